@@ -1,0 +1,60 @@
+import { LimError } from "./errors.ts";
+import { limits } from "./limits.ts";
+
+/** A descriptor on the wire: 4 bytes `dp\0\0`, uint32 LE descriptor version, then dim × float32 LE. */
+export const descriptorHeaderBytes = 8;
+const magic = Buffer.from("dp\0\0", "latin1");
+
+export interface WireDescriptor {
+  descriptorVersion: number;
+  vector: Float32Array;
+}
+
+export function encodeDescriptor(vector: Float32Array, descriptorVersion: number): Buffer {
+  const out = Buffer.allocUnsafe(descriptorHeaderBytes + vector.length * 4);
+  magic.copy(out, 0);
+  out.writeUInt32LE(descriptorVersion, 4);
+  for (let i = 0; i < vector.length; i++)
+    out.writeFloatLE(vector[i] as number, descriptorHeaderBytes + i * 4);
+  return out;
+}
+
+/** Throws `bad_match_request` on a wrong header or length. Values are not judged here: see `normalize`. */
+export function decodeDescriptor(bytes: Uint8Array): WireDescriptor {
+  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (view.length < descriptorHeaderBytes || !view.subarray(0, 4).equals(magic))
+    throw new LimError("bad_match_request", "descriptor lacks its 8-byte header (dp\\0\\0, version)");
+  const body = view.length - descriptorHeaderBytes;
+  if (body % 4 !== 0 || body / 4 < limits.minDim || body / 4 > limits.maxDim)
+    throw new LimError("bad_match_request", `descriptor has ${body} bytes after its header, not dim × 4`);
+  return {
+    descriptorVersion: view.readUInt32LE(4),
+    vector: decodeVector(view.subarray(descriptorHeaderBytes)),
+  };
+}
+
+/** Float32 little-endian bytes as an own, aligned Float32Array. Length must be a multiple of 4. */
+export function decodeVector(bytes: Uint8Array): Float32Array {
+  const copy = new Uint8Array(bytes.byteLength);
+  copy.set(bytes);
+  return new Float32Array(copy.buffer);
+}
+
+export type VectorFault = "wrong_length" | "not_finite" | "zero_norm";
+
+/**
+ * Scales `vector` to unit norm in place. Returns the fault instead where it cannot: wrong length, NaN or
+ * infinite values, or a norm too small to divide by.
+ */
+export function normalize(vector: Float32Array, dim: number): VectorFault | undefined {
+  if (vector.length !== dim) return "wrong_length";
+  let sum = 0;
+  for (let i = 0; i < dim; i++) sum += (vector[i] as number) * (vector[i] as number);
+  if (!Number.isFinite(sum)) return "not_finite";
+  const norm = Math.sqrt(sum);
+  if (norm < 1e-6) return "zero_norm";
+  // Already unit to float32's precision: leave the bytes as they are, so that re-reading is idempotent.
+  if (Math.abs(norm - 1) < 1e-6) return undefined;
+  for (let i = 0; i < dim; i++) vector[i] = (vector[i] as number) / norm;
+  return undefined;
+}

@@ -1,0 +1,231 @@
+import type {
+  BuildMode,
+  ErrorBody,
+  LabelKeyValue,
+  MatchReply,
+  MatchRequestFields,
+  Progress,
+  Task,
+  TaskTrigger,
+} from "@lim/contracts";
+
+export interface Cancellable {
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * A connection for commands that answer at once (bounded retries and time), and blocking ones made from it, one
+ * for each blocking reader.
+ */
+export interface RedisConnection {
+  /** Answers to PING in time. */
+  ping(options?: Cancellable): Promise<void>;
+  /** Throws redis_unavailable or bad_settings with the remedy, e.g. an eviction policy other than noeviction. */
+  checkServer(options?: Cancellable): Promise<{ version: string }>;
+  /** Redis' clock in milliseconds, and how far the local clock is ahead of it. */
+  time(options?: Cancellable): Promise<{ redisMs: number; localAheadMs: number }>;
+  close(): Promise<void>;
+}
+
+/** Names of keys: one place, one spelling (design section 5). */
+export interface KeyNames {
+  masterLock: string;
+  matchStreamPrefix: string;
+  matcherLockPrefix: string;
+  consumerGroup: string;
+}
+
+// ---- leader election ----
+
+export interface Leadership {
+  /** Fencing epoch: every guarded write compares it for equality. */
+  epoch: number;
+  /** Fires when the lease was lost, could not be renewed before its deadline, or is being released. */
+  signal: AbortSignal;
+}
+
+/**
+ * Redlock used for liveness only: acquire, extend at ttl/3, release; a monotonic deadline; correctness rests on the
+ * epoch. `run` loops until the signal fires: waits for the lock, claims an epoch, runs `lead` with it; when `lead`
+ * returns or its leadership ends, it stands for election again.
+ */
+export interface LeaderElection {
+  run(lead: (leadership: Leadership) => Promise<void>, options: { signal: AbortSignal }): Promise<void>;
+  isLeader(): boolean;
+}
+
+// ---- tasks ----
+
+export type Refusal = "unknown_task" | "wrong_status" | "stale_attempt" | "stale_epoch";
+export type Transition<T = object> = ({ ok: true } & T) | { ok: false; refusal: Refusal };
+
+export interface TaskFilter {
+  taskIds?: readonly string[];
+  statuses?: readonly Task["status"][];
+  listId?: string;
+}
+
+/**
+ * Tasks, their queue and the open task of each label. Every transition is one Lua script that compares status,
+ * attempt and epoch; a stale word changes nothing and says why it was refused.
+ */
+export interface TaskStore {
+  /** `epoch` for planned tasks only: a planner that was replaced creates nothing. Refuses a second open task of a label. */
+  create(
+    task: { taskId: string; listId: string; mode: BuildMode; trigger: TaskTrigger; epoch?: number },
+    options?: Cancellable,
+  ): Promise<{ created: Task } | { conflict: string } | { refusal: "stale_epoch" }>;
+  get(taskId: string, options?: Cancellable): Promise<Task | undefined>;
+  /** Newest first. */
+  list(filter: TaskFilter & { limit?: number }, options?: Cancellable): Promise<Task[]>;
+  /** Pending tasks in dispatch order. */
+  queue(options?: Cancellable & { limit?: number }): Promise<{ count: number; tasks: Task[] }>;
+  /** Open task of each of the labels that has one. */
+  openTasks(labels: readonly string[], options?: Cancellable): Promise<Map<string, string>>;
+  /** Tasks in status indexing. */
+  indexing(options?: Cancellable): Promise<Task[]>;
+
+  /** pending → indexing; leaves the queue; the returned attempt is previous + 1. */
+  dispatch(
+    input: { taskId: string; indexer: string; epoch: number },
+    options?: Cancellable,
+  ): Promise<Transition<{ attempt: number }>>;
+  progress(
+    input: { taskId: string; attempt: number; epoch: number; progress: Progress },
+    options?: Cancellable,
+  ): Promise<Transition>;
+  /** indexing → success | error, once. */
+  finish(
+    input: { taskId: string; attempt: number; epoch: number; error: ErrorBody | null; endTime: string },
+    options?: Cancellable,
+  ): Promise<Transition>;
+  /** indexing → pending (front of the queue), or → error `attempts_exhausted` with `reason` after maxAttempts. */
+  requeue(
+    input: { taskId: string; attempt: number; epoch: number; reason: ErrorBody; maxAttempts: number },
+    options?: Cancellable,
+  ): Promise<Transition<{ status: "pending" | "error" }>>;
+  /** Recreates a lost record in status indexing from what an indexer reports; refused where a record exists or the label has another open task. */
+  adopt(
+    input: {
+      taskId: string;
+      listId: string;
+      mode: BuildMode;
+      attempt: number;
+      indexer: string;
+      startTime: string;
+      epoch: number;
+    },
+    options?: Cancellable,
+  ): Promise<Transition>;
+  /** Deletes records whatever their status. Who removes a running one cancels it at its indexer. */
+  remove(taskIds: readonly string[], options?: Cancellable): Promise<Task[]>;
+
+  lastPlanMs(options?: Cancellable): Promise<number | undefined>;
+  /** Refused when the epoch is stale. */
+  setLastPlanMs(input: { lastPlanMs: number; epoch: number }, options?: Cancellable): Promise<Transition>;
+}
+
+// ---- indexers' registration ----
+
+export interface IndexerRegistry {
+  /** Keeps `lim_indexer__<origin>` alive until the signal fires, then removes it. Heals after a flush. */
+  announce(options: { origin: string; ttlMs: number; signal: AbortSignal }): Promise<void>;
+  origins(options?: Cancellable): Promise<string[]>;
+}
+
+// ---- locks of matchers ----
+
+export interface LabelLock {
+  /** Fires when the lock was lost or could not be renewed in time. */
+  signal: AbortSignal;
+  release(): Promise<void>;
+}
+export interface LabelLocks {
+  /** One try: undefined when another holds it. */
+  tryAcquire(label: string, options: Cancellable & { ttlMs: number }): Promise<LabelLock | undefined>;
+}
+
+// ---- label keys ----
+
+export interface ServedLabel {
+  label: string;
+  matcherId: string;
+  value: LabelKeyValue;
+}
+
+/** Announces what this matcher serves: `matching_label__<label>__<matcher_id>` with TTL, and `lim:labels`. */
+export interface LabelAnnouncer {
+  /** Sets or updates at once; renewed until withdrawn. */
+  announce(label: string, value: LabelKeyValue): Promise<void>;
+  withdraw(label: string): Promise<void>;
+  /** Withdraws all and ends the renewal. */
+  close(): Promise<void>;
+}
+
+/** Follows what is served, by polling `lim:labels`. Keeps its last view for one TTL when all vanish together or Redis is away. */
+export interface LabelWatcher {
+  served(label: string): readonly ServedLabel[];
+  labels(): ReadonlyMap<string, readonly ServedLabel[]>;
+  /** Reads now, e.g. before the first request. */
+  refresh(options?: Cancellable): Promise<void>;
+  close(): Promise<void>;
+}
+
+// ---- match streams ----
+
+/** A request as a matcher gets it. `fields` failed validation where it is an error; the entry can still be answered if it names where to. */
+export interface MatchEntry {
+  label: string;
+  entryId: string;
+  deliveries: number;
+  /** Milliseconds that the entry had waited when it was read, by Redis' clock. */
+  waitedMs: number;
+  /** By `performance.now()` of this process. */
+  deadlineMs: number;
+  rid: string | undefined;
+  request: { fields: MatchRequestFields; descriptor: Buffer } | { invalid: string };
+}
+
+/**
+ * Consumer of the match streams of a changing set of labels, group `lim_matcher`. At least once: what was read and
+ * not answered is claimed by others once idle. Prefetches at most two batches; renews what it holds.
+ * Expired entries are answered (request_expired) and acknowledged here; entries delivered too often go to the
+ * dead-letter stream and their caller is told (dead_lettered). NOGROUP heals.
+ */
+export interface MatchConsumer {
+  /** Labels to read from now on. */
+  setLabels(labels: readonly string[]): Promise<void>;
+  /**
+   * Calls `handle` with batches of one label's entries until the signal fires; several labels in parallel, at most one
+   * running batch a label. An entry on its second delivery comes alone. `handle` answers through `reply`; entries
+   * that it left unanswered stay pending (and come again).
+   */
+  run(
+    handle: (batch: readonly MatchEntry[]) => Promise<void>,
+    options: { signal: AbortSignal },
+  ): Promise<void>;
+  /** Replies, acknowledges and deletes in one pipeline. */
+  reply(answers: readonly { entry: MatchEntry; reply: MatchReply }[]): Promise<void>;
+  /** Waits for running batches, then deletes the consumer where its pending list is empty. */
+  close(): Promise<void>;
+}
+
+export interface MatchRequest {
+  label: string;
+  rid: string;
+  /** With its 8-byte header. */
+  descriptor: Buffer;
+  limit: number;
+  threshold?: number;
+  timeoutMs: number;
+  minRevision?: number;
+  lunaRequestId?: string;
+  traceparent?: string;
+}
+
+/** Sends match requests and hands each its reply, by rid, from the client's own reply stream. */
+export interface MatchClient {
+  /** Rejects with request_expired when no reply came within timeoutMs, aborted by signal, redis_unavailable. Re-sending with the same rid is safe. */
+  request(request: MatchRequest, options?: Cancellable): Promise<MatchReply>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,33 @@
+import { defineConfig } from "vitest/config";
+
+const exclude = ["**/node_modules/**", "**/dist/**"];
+
+export default defineConfig({
+  test: {
+    projects: [
+      { test: { name: "unit", include: ["**/test/**/*.unit.test.ts"], exclude, testTimeout: 30_000 } },
+      {
+        test: {
+          name: "integration",
+          include: ["**/test/**/*.int.test.ts"],
+          exclude,
+          globalSetup: ["packages/testkit/dist/vitest-postgres.js"],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+          maxWorkers: 2,
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          include: ["test/e2e/**/*.e2e.test.ts"],
+          exclude,
+          globalSetup: ["packages/testkit/dist/vitest-postgres.js"],
+          testTimeout: 180_000,
+          hookTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+});
