@@ -1,3 +1,4 @@
+import type { Log } from "./log.ts";
 import type {
   IndexerRegistry,
   KeyNames,
@@ -11,18 +12,11 @@ import type {
   TaskStore,
 } from "./port.ts";
 
+export { connectRedis } from "./connection.ts";
+export { defaultKeyNames } from "./keys.ts";
+export type { Log } from "./log.ts";
 export * from "./port.ts";
 
-/** Minimal logger that packages write to; pino's fits. */
-export interface Log {
-  debug(fields: object, message: string): void;
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
-}
-
-export declare const defaultKeyNames: KeyNames;
-export declare function connectRedis(options: { url: string; name: string; log?: Log }): RedisConnection;
 export declare function createLeaderElection(options: {
   redis: RedisConnection;
   keys: KeyNames;

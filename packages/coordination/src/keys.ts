@@ -1,0 +1,72 @@
+import { defaults, replyStreamPrefix } from "@lim/contracts";
+import type { KeyNames } from "./port.ts";
+
+export const defaultKeyNames: KeyNames = {
+  masterLock: defaults.managerMasterLock,
+  matchStreamPrefix: defaults.matchStreamPrefix,
+  matcherLockPrefix: defaults.matcherLockPrefix,
+  consumerGroup: defaults.matcherConsumerGroup,
+};
+
+const indexerPrefix = "lim_indexer__";
+
+/** Keys whose names no setting changes. */
+export const fixedKeys = {
+  /** Sorted set of `label|matcher_id` by expiry in milliseconds of Redis' clock. */
+  labels: "lim:labels",
+  /** Bounded stream of match requests that were delivered too often. */
+  deadLetters: "lim:dead_letters",
+  labelKey: (label: string, matcherId: string) => `matching_label__${label}__${matcherId}`,
+  labelMember: (label: string, matcherId: string) => `${label}|${matcherId}`,
+  replyStream: (client: string) => `${replyStreamPrefix}${client}`,
+  indexer: (origin: string) => `${indexerPrefix}${origin}`,
+  indexerPattern: `${indexerPrefix}*`,
+  originOfIndexer: (key: string) => key.slice(indexerPrefix.length),
+} as const;
+
+/** Names of every key that depends on the settings. The hash tag puts the coordination state into the master lock's slot. */
+export class Keys {
+  readonly names: KeyNames;
+  readonly masterLock: string;
+  readonly epoch: string;
+  /** Sorted set of all task ids by creation. */
+  readonly tasks: string;
+  /** Sorted set of pending task ids in dispatch order. */
+  readonly queue: string;
+  /** Set of the ids of tasks in status indexing. */
+  readonly indexing: string;
+  readonly lastPlan: string;
+  /** Followed by a task id. */
+  readonly taskPrefix: string;
+  /** Followed by a label. */
+  readonly labelTaskPrefix: string;
+
+  constructor(names: KeyNames) {
+    const tag = `{${names.masterLock}}`;
+    this.names = names;
+    this.masterLock = names.masterLock;
+    this.epoch = `${tag}:epoch`;
+    this.tasks = `${tag}:tasks`;
+    this.queue = `${tag}:queue`;
+    this.indexing = `${tag}:indexing`;
+    this.lastPlan = `${tag}:last_plan`;
+    this.taskPrefix = `${tag}:task:`;
+    this.labelTaskPrefix = `${tag}:label_task:`;
+  }
+
+  task(taskId: string): string {
+    return `${this.taskPrefix}${taskId}`;
+  }
+
+  labelTask(label: string): string {
+    return `${this.labelTaskPrefix}${label}`;
+  }
+
+  labelLock(label: string): string {
+    return `${this.names.matcherLockPrefix}__${label}`;
+  }
+
+  matchStream(label: string): string {
+    return `${this.names.matchStreamPrefix}${label}`;
+  }
+}
