@@ -1,0 +1,175 @@
+import type { Socket } from "node:net";
+import fastifySwagger from "@fastify/swagger";
+import fastifySwaggerUi from "@fastify/swagger-ui";
+import { LimError } from "@lim/contracts";
+import {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyRequest,
+  fastify,
+  LogController,
+} from "fastify";
+import { jsonSchemaTransform, validatorCompiler } from "fastify-type-provider-zod";
+import type { Logger } from "pino";
+import { collectDefaultMetrics, Histogram, type Registry } from "prom-client";
+import { z } from "zod";
+import { errorTableMarkdown, httpErrorBody, sendError } from "./http-errors.ts";
+import { transformObject } from "./openapi.ts";
+import { requestIdHeader, requestIdOf } from "./request-id.ts";
+import { addServiceRoutes, type HealthCheck, serviceTag } from "./service-routes.ts";
+
+const defaultBodyLimitBytes = 64 * 1024;
+/** A request that has not arrived whole by then is ended (slow senders hold no connection forever). */
+const requestTimeoutMs = 30_000;
+/** Above what load balancers keep (60 s), so that they close first. */
+const keepAliveTimeoutMs = 72_000;
+
+/**
+ * A fastify application with what all of LIM's services share: zod validation and serialization, errors as
+ * `{error_code, desc, detail, link}` from the one table, Luna-Request-Id (accepted, generated, echoed, logged as
+ * `luna_request_id`), body limits, /version, /healthcheck, /livez, /readyz, /metrics, and /docs with the OpenAPI
+ * document (/docs/json, /docs/yaml). Operations (routes with an operationId) that declare no query refuse any.
+ * `app.close()` answers what is in flight, refuses what comes meanwhile (26007) and closes idle connections.
+ */
+export async function createHttpApp(options: {
+  service: string;
+  version: string;
+  description: string;
+  logger: Logger | FastifyBaseLogger;
+  metrics: Registry;
+  health: readonly HealthCheck[];
+  /** True once the service may take work. */
+  isReady: () => boolean;
+  bodyLimitBytes?: number;
+}): Promise<FastifyInstance> {
+  const app = fastify({
+    loggerInstance: options.logger as FastifyBaseLogger,
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: "luna_request_id" }),
+    bodyLimit: options.bodyLimitBytes ?? defaultBodyLimitBytes,
+    requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: keepAliveTimeoutMs,
+    forceCloseConnections: "idle",
+    return503OnClosing: false,
+    genReqId: (request) => requestIdOf(request.headers[requestIdHeader.toLowerCase()]),
+    frameworkErrors: (error, request, reply) => {
+      void reply.header(requestIdHeader, request.id);
+      sendError(error, request, reply);
+    },
+    clientErrorHandler: answerBrokenRequest,
+  });
+  app.setValidatorCompiler(validatorCompiler);
+  // Parsed, not encoded as the provider does: what the schema does not name is left out, the rest is checked.
+  app.setSerializerCompiler(({ schema }) => {
+    if (!(schema instanceof z.ZodType)) throw new Error("a response schema is not a zod schema");
+    return (data) => JSON.stringify(schema.parse(data));
+  });
+  app.setErrorHandler(sendError);
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split("?", 1)[0];
+    sendError(new LimError("not_found", `no operation ${request.method} ${path}`), request, reply);
+  });
+  app.removeContentTypeParser("text/plain");
+  addRequestHooks(app, options.metrics);
+  await addDocs(app, options);
+  addServiceRoutes(app, {
+    ...options,
+    isReady: () => options.isReady() && !closing.has(app),
+  });
+  return app;
+}
+
+const closing = new WeakSet<FastifyInstance>();
+
+function addRequestHooks(app: FastifyInstance, metrics: Registry): void {
+  if (!metrics.getSingleMetric("process_cpu_seconds_total")) collectDefaultMetrics({ register: metrics });
+  const durations = new Histogram({
+    name: "lim_http_request_duration_seconds",
+    help: "Time to answer HTTP requests",
+    labelNames: ["method", "route", "status"],
+    buckets: [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10],
+    registers: [metrics],
+  });
+  app.addHook("onRoute", (route) => {
+    const schema = route.schema;
+    if (schema?.operationId && !schema.querystring && !schema.tags?.includes(serviceTag))
+      schema.querystring = z.strictObject({});
+  });
+  app.addHook("preClose", async () => {
+    closing.add(app);
+  });
+  app.addHook("onRequest", async (request, reply) => {
+    void reply.header(requestIdHeader, request.id).header("X-Content-Type-Options", "nosniff");
+    if (!closing.has(app)) return;
+    void reply.header("Connection", "close");
+    throw new LimError("overloaded", "the service is shutting down");
+  });
+  app.addHook("onResponse", async (request, reply) => {
+    const route = request.routeOptions.url ?? "unknown";
+    const seconds = reply.elapsedTime / 1000;
+    durations.observe({ method: request.method, route, status: reply.statusCode }, seconds);
+    logAnswer(request, reply.statusCode, reply.elapsedTime);
+  });
+}
+
+/** Probes and scrapes come every few seconds: they are worth a line only when they fail. */
+const quietRoutes = new Set(["/livez", "/readyz", "/healthcheck", "/metrics", "/state"]);
+
+function logAnswer(request: FastifyRequest, status: number, elapsedMs: number): void {
+  const fields = {
+    method: request.method,
+    // Without the query string: it may carry what logs must not hold.
+    path: request.url.split("?", 1)[0],
+    status,
+    elapsed_ms: Math.round(elapsedMs * 10) / 10,
+  };
+  const quiet = status < 400 && quietRoutes.has(request.routeOptions.url ?? "");
+  request.log[quiet ? "debug" : "info"](fields, "request answered");
+}
+
+async function addDocs(
+  app: FastifyInstance,
+  options: { service: string; version: string; description: string },
+): Promise<void> {
+  await app.register(fastifySwagger, {
+    openapi: {
+      openapi: "3.1.1",
+      info: {
+        title: `LIM ${options.service}`,
+        version: options.version,
+        description: `${options.description}\n\nErrors have one form and come from one table:\n\n${errorTableMarkdown()}`,
+        license: { name: "Apache-2.0", identifier: "Apache-2.0" },
+      },
+    },
+    transform: jsonSchemaTransform,
+    transformObject,
+  });
+  await app.register(fastifySwaggerUi, { routePrefix: "/docs" });
+}
+
+const brokenRequests: Readonly<Record<string, { line: string; error: LimError }>> = {
+  HPE_HEADER_OVERFLOW: {
+    line: "431 Request Header Fields Too Large",
+    error: new LimError("payload_too_large", "headers or address are too large"),
+  },
+  ERR_HTTP_REQUEST_TIMEOUT: {
+    line: "408 Request Timeout",
+    error: new LimError("timeout", "the request did not arrive in time"),
+  },
+};
+
+/** Bytes that are no HTTP request never reach a route; they get the same form of error, then the connection ends. */
+function answerBrokenRequest(failure: Error & { code?: string }, socket: Socket): void {
+  if (failure.code === "ECONNRESET" || socket.destroyed || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const { line, error } = brokenRequests[failure.code ?? ""] ?? {
+    line: "400 Bad Request",
+    error: new LimError("bad_input", "not a well-formed HTTP request"),
+  };
+  const body = JSON.stringify(httpErrorBody(error));
+  socket.end(
+    `HTTP/1.1 ${line}\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
+      `${requestIdHeader}: ${requestIdOf(undefined)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+}

@@ -1,0 +1,75 @@
+import { writeSync } from "node:fs";
+import { isLimError, LimError } from "@lim/contracts";
+import { createLogger } from "./logger.ts";
+
+const exitCodes = { ok: 0, failed: 1, badSettings: 2, forced: 3 } as const;
+
+/**
+ * Runs a service's `main`: `--help`, `--version`; SIGTERM and SIGINT abort the signal once, a second one or
+ * `forceAfterMs` exits at once with code 3; a failure is logged with its cause and remedy, exit code 1 (2 for bad
+ * settings or arguments). Ends the process when `main` has returned.
+ */
+export async function runService(options: {
+  name: string;
+  version: string;
+  help: () => string;
+  forceAfterMs: number;
+  main: (signal: AbortSignal) => Promise<void>;
+}): Promise<void> {
+  const args = process.argv.slice(2);
+  if (args.includes("--help") || args.includes("-h")) {
+    // Synchronous, here and below: exit follows at once, and a pipe must still get the text.
+    writeSync(1, `${options.help()}\n`);
+    process.exit(exitCodes.ok);
+  }
+  if (args.includes("--version")) {
+    writeSync(1, `${options.name} ${options.version}\n`);
+    process.exit(exitCodes.ok);
+  }
+  if (args.length > 0) {
+    writeSync(2, `${options.name}: unknown argument "${args[0]}"; see --help\n`);
+    process.exit(exitCodes.badSettings);
+  }
+  const log = createLogger({ service: options.name, level: "info" });
+  const signal = abortOnSignals(options.forceAfterMs, log);
+  process.on("uncaughtException", (thrown) => {
+    log.fatal({ err: thrown }, "uncaught failure, the process ends");
+    process.exit(exitCodes.failed);
+  });
+  try {
+    await options.main(signal);
+  } catch (thrown) {
+    // Being told to stop while still starting is no failure.
+    if (signal.aborted && LimError.from(thrown).errorName === "aborted") process.exit(exitCodes.ok);
+    process.exit(reportFailure(thrown, log, options.name));
+  }
+  process.exit(exitCodes.ok);
+}
+
+function abortOnSignals(forceAfterMs: number, log: ReturnType<typeof createLogger>): AbortSignal {
+  const stop = new AbortController();
+  const onSignal = (name: NodeJS.Signals) => {
+    if (stop.signal.aborted) {
+      log.warn({ signal: name }, "second signal, exiting at once");
+      process.exit(exitCodes.forced);
+    }
+    log.info({ signal: name }, "stopping");
+    setTimeout(() => {
+      log.error({ force_after_ms: forceAfterMs }, "did not stop in time, exiting");
+      process.exit(exitCodes.forced);
+    }, forceAfterMs).unref();
+    stop.abort(new DOMException(`stopped by ${name}`, "AbortError"));
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  return stop.signal;
+}
+
+function reportFailure(thrown: unknown, log: ReturnType<typeof createLogger>, name: string): number {
+  if (isLimError(thrown, "bad_settings")) {
+    writeSync(2, `${name}: settings are not valid (see --help)\n${thrown.detail.replace(/^/gm, "  ")}\n`);
+    return exitCodes.badSettings;
+  }
+  log.fatal({ err: thrown }, `${name} failed: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
+  return exitCodes.failed;
+}

@@ -1,0 +1,69 @@
+import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import { once } from "node:events";
+import { describe, expect, it } from "vitest";
+
+/** A service whose main is `body`, under this Node, as a process of its own. */
+function service(body: string, args: string[] = []): ChildProcessWithoutNullStreams & { text: () => string } {
+  const source = `
+    import { LimError } from "@lim/contracts";
+    import { runService } from ${JSON.stringify(new URL("../src/index.ts", import.meta.url).href)};
+    await runService({ name: "toy", version: "1.2.3", help: () => "the help", forceAfterMs: 300,
+      main: async (signal) => { ${body} } });`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", source, "--", "toy", ...args], {
+    cwd: new URL("..", import.meta.url),
+  });
+  let text = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (text += chunk));
+  return Object.assign(child, { text: () => text });
+}
+
+async function endOf(child: ReturnType<typeof service>): Promise<{ code: number; text: string }> {
+  const [code] = (await once(child, "close")) as [number];
+  return { code, text: child.text() };
+}
+
+async function whenReady(child: ReturnType<typeof service>): Promise<void> {
+  while (!child.text().includes("ready")) await once(child.stdout, "data");
+}
+
+const untilAborted = `console.log("ready"); const timer = setInterval(() => {}, 1000);
+  await new Promise((resolve) => signal.addEventListener("abort", resolve)); `;
+
+describe("runService", () => {
+  it("prints help and version, refuses other arguments", async () => {
+    expect(await endOf(service("", ["--help"]))).toEqual({ code: 0, text: "the help\n" });
+    expect(await endOf(service("", ["--version"]))).toEqual({ code: 0, text: "toy 1.2.3\n" });
+    expect((await endOf(service("", ["--nope"]))).code).toBe(2);
+  });
+
+  it("ends with 2 for bad settings, a line each", async () => {
+    const end = await endOf(service(`throw new LimError("bad_settings", "A: one\\nB: two");`));
+    expect(end.code).toBe(2);
+    expect(end.text).toMatch(/^ {2}A: one$/m);
+    expect(end.text).toMatch(/^ {2}B: two$/m);
+  });
+
+  it("ends with 1 for a failure and for one nobody caught", async () => {
+    expect((await endOf(service(`throw new Error("cause");`))).code).toBe(1);
+    const uncaught = `setTimeout(() => { throw new Error("cause"); }, 1); await new Promise(() => {});`;
+    expect((await endOf(service(uncaught))).code).toBe(1);
+  });
+
+  it("stops cleanly on the first signal", async () => {
+    const child = service(untilAborted);
+    await whenReady(child);
+    child.kill("SIGTERM");
+    expect((await endOf(child)).code).toBe(0);
+  });
+
+  it("is forced by a second signal, or by time", async () => {
+    for (const signals of [2, 1]) {
+      const child = service(`${untilAborted} console.log("stuck"); await new Promise(() => {});`);
+      await whenReady(child);
+      child.kill("SIGTERM");
+      while (!child.text().includes("stuck")) await once(child.stdout, "data");
+      if (signals === 2) child.kill("SIGINT");
+      expect((await endOf(child)).code).toBe(3);
+    }
+  });
+});
