@@ -5,7 +5,7 @@ import { LimError } from "./errors.ts";
 export const uuidSchema = z
   .string()
   .regex(/^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$/, "must be a UUID")
-  .transform((text) => text.toLowerCase());
+  .toLowerCase();
 
 export const uuidBytes = 16;
 
