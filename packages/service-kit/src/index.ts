@@ -1,3 +1,5 @@
+// Metrics of services are made with these, so that all of them land in the registry that /metrics prints.
+export { Counter, Gauge, Histogram, Registry } from "prom-client";
 export { guessHost } from "./host.ts";
 export { createHttpApp } from "./http-app.ts";
 export { errorComponent, errorResponses } from "./http-errors.ts";
