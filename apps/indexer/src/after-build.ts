@@ -1,0 +1,39 @@
+import type { BuildRequest } from "@lim/contracts";
+import { isLimError } from "@lim/contracts";
+import type { IndexStorage } from "@lim/index-storage";
+import type { JobLog } from "./build-context.ts";
+import type { BuildEnd } from "./build-process.ts";
+
+/**
+ * What is left to do when a build's process is gone, however it ended. One that died between publishing and saying
+ * so did succeed; of any other, the staging of that attempt is discarded.
+ */
+export async function settleBuild(
+  input: { storage: IndexStorage; request: BuildRequest; log: JobLog },
+  end: BuildEnd,
+): Promise<BuildEnd> {
+  if (!end.error) return end;
+  const { storage, request, log } = input;
+  const identity = { label: request.list_id, indexId: request.task_id };
+  try {
+    const staging = await storage.stage({ ...identity, attempt: request.attempt });
+    await staging.discard();
+  } catch (error) {
+    if (!isLimError(error, "build_cancelled"))
+      log.warn({ err: error, task_id: request.task_id }, "staging was not discarded, it will be collected");
+  }
+  // Only ends that say nothing of the cause may hide a success; a refusal (conflict, fault in the list) is one.
+  if (end.error.errorName !== "build_crashed" && end.error.errorName !== "build_cancelled") return end;
+  try {
+    const published = await storage.find(identity);
+    if (!published) return end;
+    const { count, revision } = published.meta;
+    return {
+      report: { type: "published", count, revision, sizeBytes: published.sizeBytes },
+      error: undefined,
+    };
+  } catch (error) {
+    log.warn({ err: error, task_id: request.task_id }, "cannot tell whether the build had published");
+    return end;
+  }
+}

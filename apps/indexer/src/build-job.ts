@@ -1,0 +1,115 @@
+import { type BuildRequest, isLimError, LimError } from "@lim/contracts";
+import type { PublishedIndex, StagedContent, Staging } from "@lim/index-storage";
+import { type BuildContext, type BuiltIndex, emptyList } from "./build-context.ts";
+import { rebuildFromSnapshot } from "./rebuild.ts";
+import { updateFromFeed } from "./update.ts";
+
+/** The staging folder's heartbeat; it is collected after 15 minutes of silence. */
+const heartbeatMs = 20_000;
+
+/**
+ * Carries out one build request and returns the published index. Everything staged is discarded when it throws:
+ * list_not_found, empty_list, out_of_memory, disk_full, index_id_conflict, build_cancelled, verification_failed,
+ * engine_failed, storage_unavailable, postgres_unavailable, aborted.
+ */
+export async function runBuild(context: BuildContext): Promise<PublishedIndex> {
+  const { request, storage, signal } = context;
+  const earlier = await findEarlierAttempt(context);
+  if (earlier) return earlier;
+  const staging = await storage.stage({
+    label: request.list_id,
+    indexId: request.task_id,
+    attempt: request.attempt,
+    signal,
+  });
+  const stopHeartbeat = startHeartbeat(context, staging);
+  let built: BuiltIndex | undefined;
+  try {
+    built = await buildInMemory(context);
+    if (built.keyed.count === 0) throw emptyList(request);
+    await checkListStands(context);
+    return await staging.publish(built.keyed, stagedContent(request, built), {
+      signal,
+      phases: built.phases,
+      onPhase: context.report,
+    });
+  } catch (failure) {
+    await staging
+      .discard()
+      .catch((error) => context.log.warn({ err: error }, "staging was not discarded, it will be collected"));
+    throw failure;
+  } finally {
+    stopHeartbeat();
+    await built?.keyed.close();
+  }
+}
+
+async function buildInMemory(context: BuildContext): Promise<BuiltIndex> {
+  if (context.request.mode === "update") {
+    const update = await updateFromFeed(context);
+    if ("built" in update) return update.built;
+    context.log.info({ reason: update.rebuildBecause }, "cannot update, rebuilding instead");
+  }
+  return rebuildFromSnapshot(context);
+}
+
+function stagedContent(request: BuildRequest, built: BuiltIndex): StagedContent {
+  return {
+    label: request.list_id,
+    descriptorVersion: request.descriptor_version,
+    engine: request.engine,
+    params: { m: request.params.m, efConstruction: request.params.ef_construction },
+    ...built.content,
+  };
+}
+
+/**
+ * An earlier attempt of this very task may have published and died before it could say so. A whole index of this
+ * list under the task's id is the task's success; anything else under that id is a conflict.
+ */
+async function findEarlierAttempt(context: BuildContext): Promise<PublishedIndex | undefined> {
+  const { request, storage, signal, log } = context;
+  const indexId = request.task_id;
+  if (await storage.isMarkedRemoved({ indexId, signal }))
+    throw new LimError("build_cancelled", `index ${indexId} was removed before it was built`);
+  try {
+    const found = await storage.find({ indexId, signal });
+    if (!found) return undefined;
+    if (found.label !== request.list_id || found.meta.descriptor_version !== request.descriptor_version)
+      throw new LimError(
+        "index_id_conflict",
+        `index ${indexId} exists for label ${found.label}, descriptor version ${found.meta.descriptor_version}`,
+      );
+    await storage.verify({ label: found.label, indexId, signal });
+    log.info({ index_id: indexId }, "an earlier attempt has published this index already");
+    return found;
+  } catch (error) {
+    if (isLimError(error, "not_found")) return undefined;
+    if (isLimError(error, "index_refused"))
+      throw new LimError("index_id_conflict", `index ${indexId} exists and is not usable: ${error.detail}`, {
+        cause: error,
+      });
+    throw error;
+  }
+}
+
+/** An index of a list that was deleted meanwhile would only be garbage. Needs Postgres, but no build fails for its absence here. */
+async function checkListStands(context: BuildContext): Promise<void> {
+  const { db, request, signal, log } = context;
+  try {
+    const states = await db.listStates({ listIds: [request.list_id], signal });
+    if (states.length > 0) return;
+  } catch (error) {
+    if (!isLimError(error, "postgres_unavailable")) throw error;
+    log.warn({ err: error }, "Postgres is away: not checked whether the list still exists");
+    return;
+  }
+  throw new LimError("list_not_found", `list ${request.list_id} was deleted while it was built`);
+}
+
+function startHeartbeat(context: BuildContext, staging: Staging): () => void {
+  const timer = setInterval(() => {
+    staging.touch().catch((error) => context.log.warn({ err: error }, "heartbeat of the staging failed"));
+  }, heartbeatMs);
+  return () => clearInterval(timer);
+}

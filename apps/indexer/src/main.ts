@@ -1,0 +1,131 @@
+import { randomUUID } from "node:crypto";
+import { connectRedis, createIndexerRegistry } from "@lim/coordination";
+import { openFacesDb } from "@lim/faces-db";
+import { openIndexStorage } from "@lim/index-storage";
+import { createLogger, Registry, redactUrl, runService } from "@lim/service-kit";
+import { settleBuild } from "./after-build.ts";
+import { buildApp } from "./app.ts";
+import { cancelGraceMs, startBuildProcess } from "./build-process.ts";
+import { createIndexer, type Indexer } from "./indexer.ts";
+import { createMetrics } from "./metrics.ts";
+import { readSettings, type Settings, settingsHelp } from "./settings.ts";
+import { serviceName, serviceVersion } from "./version.ts";
+
+/** After the last build of a draining indexer, how long its outcome stays readable for the manager. */
+const reportOutcomeMs = 3_000;
+/** Above the drain's own limits, for closing connections. */
+const closeGraceMs = 10_000;
+
+const settings = () => readSettings(process.env);
+
+async function main(signal: AbortSignal): Promise<void> {
+  await serve(settings(), signal);
+}
+
+async function serve(config: Settings, signal: AbortSignal): Promise<void> {
+  const log = createLogger({ service: serviceName, level: config.logLevel });
+  const storage = await openIndexStorage({ root: config.storageRoot });
+  const db = openFacesDb({
+    connectionString: config.databaseUrl,
+    maxConnections: 1,
+    applicationName: "lim-indexer",
+  });
+  const redis = connectRedis({ url: config.redisUrl, name: serviceName, log });
+  const registry = new Registry();
+  let stateRead = () => {};
+  const metrics = createMetrics(registry, () => indexer);
+  const indexer: Indexer = createIndexer({
+    bootId: randomUUID(),
+    now: () => new Date(),
+    startBuild(request) {
+      log.info({ ...request }, "build begins");
+      return startBuildProcess({
+        type: "build",
+        request,
+        databaseUrl: config.databaseUrl,
+        storageRoot: config.storageRoot,
+        memoryLimitBytes: config.memoryLimitBytes,
+        logLevel: config.logLevel,
+      });
+    },
+    afterBuild: (request, end) => settleBuild({ storage, request, log }, end),
+    onEnd(summary) {
+      metrics.buildEnded(summary);
+      const { request, report, error, durationMs } = summary;
+      const fields = {
+        task_id: request.task_id,
+        list_id: request.list_id,
+        attempt: request.attempt,
+        duration_ms: durationMs,
+      };
+      if (report) log.info({ ...fields, count: report.count, revision: report.revision }, "build succeeded");
+      else log.error({ ...fields, error_code: error?.code, detail: error?.detail }, "build failed");
+    },
+  });
+  let ready = false;
+  const app = await buildApp({
+    indexer,
+    logger: log,
+    metrics: registry,
+    health: [
+      { name: "postgres", check: (checkSignal) => db.ping({ signal: checkSignal }) },
+      { name: "redis", check: (checkSignal) => redis.ping({ signal: checkSignal }) },
+      {
+        name: "storage",
+        check: async (checkSignal) =>
+          void (await storage.isMarkedRemoved({ indexId: randomUUID(), signal: checkSignal })),
+      },
+    ],
+    isReady: () => ready && !signal.aborted,
+    onStateRead: () => stateRead(),
+  });
+  await app.listen({ host: config.host, port: config.port });
+  const address = app.server.address();
+  const port = typeof address === "object" && address ? address.port : config.port;
+  const origin = config.originOf(port);
+  const registration = createIndexerRegistry({ redis, log }).announce({
+    origin,
+    ttlMs: config.registrationTtlMs,
+    signal,
+  });
+  ready = true;
+  log.info(
+    { url: origin, database: redactUrl(config.databaseUrl), storage_root: config.storageRoot },
+    "indexer listening",
+  );
+  await untilAborted(signal);
+  const wasBuilding = indexer.state().task_id !== null;
+  log.info({ building: wasBuilding, drain_timeout_ms: config.drainTimeoutMs }, "draining");
+  await Promise.all([registration, indexer.drain({ timeoutMs: config.drainTimeoutMs })]);
+  if (wasBuilding)
+    await new Promise<void>((resolve) => {
+      stateRead = resolve;
+      setTimeout(resolve, reportOutcomeMs);
+    });
+  await app.close();
+  await Promise.all([redis.close(), db.close()]);
+  log.info({}, "indexer stopped");
+}
+
+function untilAborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}
+
+await runService({
+  name: serviceName,
+  version: serviceVersion,
+  help: () =>
+    `lim-indexer: builds indexes, one at a time. Settings come from the environment:\n${settingsHelp()}`,
+  forceAfterMs: drainLimitMs() + cancelGraceMs + reportOutcomeMs + closeGraceMs,
+  main,
+});
+
+/** The drain timeout before settings are judged; bad ones are reported by main. */
+function drainLimitMs(): number {
+  try {
+    return settings().drainTimeoutMs;
+  } catch {
+    return 0;
+  }
+}

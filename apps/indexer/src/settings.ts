@@ -1,0 +1,114 @@
+import { defaults } from "@lim/contracts";
+import { describeSettings, guessHost, loadSettings } from "@lim/service-kit";
+import { z } from "zod";
+import { physicalMemoryBytes } from "./memory.ts";
+import { mebibyte } from "./preflight.ts";
+
+/** Share of the machine's memory that a build may take where no limit is set. */
+const defaultMemoryShare = 0.8;
+
+const shape = {
+  redisUrl: {
+    env: "REDIS_URL",
+    secret: true,
+    schema: z.url().default("redis://127.0.0.1:6379").describe("Redis, where this indexer registers itself"),
+  },
+  databaseUrl: {
+    env: "DATABASE_URL",
+    secret: true,
+    schema: z.url().describe("Postgres that holds the lists and faces"),
+  },
+  storageRoot: {
+    env: "LIM_STORAGE_ROOT",
+    schema: z.string().min(1).describe("folder of the index storage, shared with managers and matchers"),
+  },
+  host: {
+    env: "LIM_INDEXER_HOST",
+    schema: z.string().min(1).default("0.0.0.0").describe("address to listen on"),
+  },
+  port: {
+    env: "LIM_INDEXER_PORT",
+    schema: z.coerce
+      .number()
+      .int()
+      .min(0)
+      .max(65_535)
+      .default(defaults.indexerPort)
+      .describe("port to listen on; 0 takes a free one"),
+  },
+  origin: {
+    env: "LIM_INDEXER_ORIGIN",
+    schema: z
+      .url({ protocol: /^https?$/ })
+      .transform((text) => text.replace(/\/+$/, ""))
+      .optional()
+      .describe("http://host:port under which managers reach this indexer; guessed where not set"),
+  },
+  registrationTtlMs: {
+    env: "LIM_INDEXER_TTL_MS",
+    schema: z.coerce
+      .number()
+      .int()
+      .min(500)
+      .max(600_000)
+      .default(10_000)
+      .describe("milliseconds until the registration of a dead indexer expires"),
+  },
+  memoryLimitMb: {
+    env: "LIM_BUILD_MEMORY_LIMIT_MB",
+    schema: z.coerce
+      .number()
+      .int()
+      .min(1)
+      .optional()
+      .describe("resident MiB at which a build is ended; 80 % of the memory where not set"),
+  },
+  drainTimeoutMs: {
+    env: "LIM_DRAIN_TIMEOUT_MS",
+    schema: z.coerce
+      .number()
+      .int()
+      .min(0)
+      .max(86_400_000)
+      .default(20_000)
+      .describe("milliseconds that a running build gets to finish at shutdown before it is cancelled"),
+  },
+  logLevel: {
+    env: "LOG_LEVEL",
+    schema: z
+      .enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"])
+      .default("info")
+      .describe("least level that is logged"),
+  },
+} as const;
+
+export interface Settings {
+  redisUrl: string;
+  databaseUrl: string;
+  storageRoot: string;
+  host: string;
+  port: number;
+  /** Origin under which managers reach this indexer, given the port that it listens on. */
+  originOf: (listeningPort: number) => string;
+  registrationTtlMs: number;
+  memoryLimitBytes: number;
+  drainTimeoutMs: number;
+  logLevel: string;
+}
+
+/** Throws `bad_settings` with all faults. */
+export function readSettings(env: Readonly<Record<string, string | undefined>> = process.env): Settings {
+  const { origin, memoryLimitMb, ...rest } = loadSettings(shape, env);
+  return {
+    ...rest,
+    originOf: (listeningPort) => origin ?? `http://${guessHost(undefined)}:${listeningPort}`,
+    memoryLimitBytes:
+      memoryLimitMb === undefined
+        ? Math.floor(physicalMemoryBytes() * defaultMemoryShare)
+        : memoryLimitMb * mebibyte,
+  };
+}
+
+export function settingsHelp(): string {
+  return describeSettings(shape);
+}
