@@ -1,42 +1,22 @@
 import type { Log } from "./log.ts";
 import type {
-  IndexerRegistry,
   KeyNames,
   LabelAnnouncer,
-  LabelLocks,
   LabelWatcher,
-  LeaderElection,
   MatchClient,
   MatchConsumer,
   RedisConnection,
-  TaskStore,
 } from "./port.ts";
 
 export { connectRedis } from "./connection.ts";
+export { createIndexerRegistry } from "./indexer-registry.ts";
 export { defaultKeyNames } from "./keys.ts";
+export { createLabelLocks } from "./label-locks.ts";
+export { createLeaderElection } from "./leader-election.ts";
 export type { Log } from "./log.ts";
 export * from "./port.ts";
+export { createTaskStore } from "./task-store.ts";
 
-export declare function createLeaderElection(options: {
-  redis: RedisConnection;
-  keys: KeyNames;
-  leaseTtlMs: number;
-  log?: Log;
-}): LeaderElection;
-export declare function createTaskStore(options: {
-  redis: RedisConnection;
-  keys: KeyNames;
-  log?: Log;
-}): TaskStore;
-export declare function createIndexerRegistry(options: {
-  redis: RedisConnection;
-  log?: Log;
-}): IndexerRegistry;
-export declare function createLabelLocks(options: {
-  redis: RedisConnection;
-  keys: KeyNames;
-  log?: Log;
-}): LabelLocks;
 export declare function createLabelAnnouncer(options: {
   redis: RedisConnection;
   matcherId: string;

@@ -40,6 +40,8 @@ export class Keys {
   readonly taskPrefix: string;
   /** Followed by a label. */
   readonly labelTaskPrefix: string;
+  /** Followed by a task id: marks, for a while, that the task was removed on purpose while it ran. */
+  readonly removedPrefix: string;
 
   constructor(names: KeyNames) {
     const tag = `{${names.masterLock}}`;
@@ -52,6 +54,7 @@ export class Keys {
     this.lastPlan = `${tag}:last_plan`;
     this.taskPrefix = `${tag}:task:`;
     this.labelTaskPrefix = `${tag}:label_task:`;
+    this.removedPrefix = `${tag}:removed:`;
   }
 
   task(taskId: string): string {
@@ -60,6 +63,10 @@ export class Keys {
 
   labelTask(label: string): string {
     return `${this.labelTaskPrefix}${label}`;
+  }
+
+  removed(taskId: string): string {
+    return `${this.removedPrefix}${taskId}`;
   }
 
   labelLock(label: string): string {

@@ -12,10 +12,21 @@ export interface Script<Reply> {
   readonly parse: (reply: unknown) => Reply;
 }
 
-/** Reads `lua/<name>.lua` at once, so that a missing file shows at start and not at first use. */
-export function loadScript<Reply>(name: string, parse: (reply: unknown) => Reply): Script<Reply> {
-  const source = readFileSync(new URL(`../lua/${name}.lua`, import.meta.url), "utf8");
+/**
+ * Reads `lua/<name>.lua` at once, so that a missing file shows at start and not at first use. `prelude` names a file
+ * of local functions that is put before it.
+ */
+export function loadScript<Reply>(
+  name: string,
+  parse: (reply: unknown) => Reply,
+  prelude?: string,
+): Script<Reply> {
+  const source = (prelude ? readLua(prelude) : "") + readLua(name);
   return { name, source, sha: createHash("sha1").update(source).digest("hex"), parse };
+}
+
+function readLua(name: string): string {
+  return readFileSync(new URL(`../lua/${name}.lua`, import.meta.url), "utf8");
 }
 
 /** Runs a script by its hash; a server that lost its script cache gets the text. Throws LimErrors only. */

@@ -1,0 +1,15 @@
+-- pending -> indexing: leaves the queue, counts the attempt. Of two masters or loops exactly one gets it.
+-- KEYS 1 epoch  2 task:<id>  3 queue  4 indexing
+-- ARGV 1 epoch  2 task id  3 origin of the indexer
+-- Reply: {'ok', attempt} | {'refused', reason}
+local refused = refusal(KEYS[1], ARGV[1], KEYS[2], 'pending', nil)
+if refused then
+  -- An id without a record would be offered for ever.
+  if refused == 'unknown_task' then redis.call('ZREM', KEYS[3], ARGV[2]) end
+  return { 'refused', refused }
+end
+redis.call('ZREM', KEYS[3], ARGV[2])
+redis.call('SADD', KEYS[4], ARGV[2])
+redis.call('HSET', KEYS[2], 'status', 'indexing', 'indexer', ARGV[3], 'start_us', digits(now_us()))
+redis.call('HDEL', KEYS[2], 'progress')
+return { 'ok', digits(redis.call('HINCRBY', KEYS[2], 'attempt', 1)) }

@@ -1,0 +1,80 @@
+import { type ErrorBody, LimError, limits, type Task, taskSchema } from "@lim/contracts";
+
+/** A task and its place in the order of creation, which no clock disturbs. */
+export interface TaskRecord {
+  task: Task;
+  order: number;
+}
+
+type TaskField =
+  | "task_id"
+  | "list_id"
+  | "status"
+  | "mode"
+  | "trigger"
+  | "attempt"
+  /** Place in the order of creation: microseconds, made unique. */
+  | "order"
+  | "create_us"
+  | "start_us"
+  | "end_us"
+  | "indexer"
+  | "error"
+  | "progress";
+type TaskHash = { readonly [Field in TaskField]?: string };
+
+/** Reads a task's hash; undefined where it is missing or no task (a record must not break the list it stands in). */
+export function recordOf(hash: TaskHash): TaskRecord | undefined {
+  const parsed = taskSchema.safeParse({
+    task_id: hash.task_id,
+    status: hash.status,
+    create_time: timeOf(hash.create_us),
+    start_time: timeOf(hash.start_us),
+    end_time: timeOf(hash.end_us),
+    indexer: hash.indexer ?? null,
+    error: jsonOf(hash.error),
+    content: { list_id: hash.list_id },
+    mode: hash.mode,
+    trigger: hash.trigger,
+    attempt: Number(hash.attempt),
+    progress: jsonOf(hash.progress),
+  });
+  const order = Number(hash.order);
+  return parsed.success && Number.isFinite(order) ? { task: parsed.data, order } : undefined;
+}
+
+/** Fields and values one after the other, as Lua returns a hash. */
+export function recordOfPairs(pairs: readonly unknown[]): TaskRecord | undefined {
+  const hash: Record<string, string> = {};
+  for (let i = 0; i + 1 < pairs.length; i += 2) hash[String(pairs[i])] = String(pairs[i + 1]);
+  return recordOf(hash);
+}
+
+/** Microseconds since 1970 as decimal digits, from RFC 3339. Throws bad_input on other text. */
+export function microsecondsOf(time: string): string {
+  const ms = Date.parse(time);
+  if (!Number.isFinite(ms)) throw new LimError("bad_input", `"${time}" is no RFC 3339 time`);
+  return String(ms * 1000);
+}
+
+/** An error as the record keeps it, its detail bounded. */
+export function errorText(error: ErrorBody): string {
+  return JSON.stringify({ ...error, detail: error.detail.slice(0, limits.maxErrorDetailChars) });
+}
+
+function timeOf(microseconds: string | undefined): string | null {
+  if (microseconds === undefined) return null;
+  const date = new Date(Math.floor(Number(microseconds) / 1000));
+  // Text that is no number fails the schema as "".
+  return Number.isNaN(date.getTime()) ? "" : date.toISOString();
+}
+
+function jsonOf(text: string | undefined): unknown {
+  if (text === undefined) return null;
+  try {
+    return JSON.parse(text);
+  } catch {
+    // Fails the schema, as null would not.
+    return text;
+  }
+}
