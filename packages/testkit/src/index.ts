@@ -1,4 +1,14 @@
+export { type CosineStats, cosineStats } from "./cosine-stats.ts";
 export { createTestDatabase } from "./database.ts";
 export { eventually } from "./eventually.ts";
+export {
+  createFaceGenerator,
+  defaultFaceModel,
+  type FaceGenerator,
+  type FaceModelParams,
+  faceIdOf,
+  lfwFaceModel,
+} from "./faces.ts";
 export { type ManagedProcess, startProcess } from "./managed-process.ts";
+export { loadRealDescriptors, type RealDescriptors } from "./real-descriptors.ts";
 export { startTestRedis, type TestRedis } from "./redis.ts";
