@@ -1,4 +1,4 @@
-// Re-exported so that every service counts and logs with the very classes that this room hands out.
+// Metrics of services are made with these, so that all of them land in the registry that /metrics prints.
 export type { Logger } from "pino";
 export { Counter, Gauge, Histogram, Registry } from "prom-client";
 export { guessHost } from "./host.ts";
