@@ -1,3 +1,4 @@
+export { type Corruption, corruptFile } from "./corrupt-file.ts";
 export { type CosineStats, cosineStats } from "./cosine-stats.ts";
 export { createTestDatabase } from "./database.ts";
 export { eventually } from "./eventually.ts";
@@ -9,6 +10,7 @@ export {
   faceIdOf,
   lfwFaceModel,
 } from "./faces.ts";
+export { type FlakyProxy, startFlakyProxy } from "./flaky-proxy.ts";
 export { type ManagedProcess, startProcess } from "./managed-process.ts";
 export { loadRealDescriptors, type RealDescriptors } from "./real-descriptors.ts";
 export { startTestRedis, type TestRedis } from "./redis.ts";
