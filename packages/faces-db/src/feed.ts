@@ -1,0 +1,177 @@
+import { limits } from "@lim/contracts";
+import type { Database } from "./database.ts";
+import { maxDescriptorVersion } from "./faces.ts";
+import { facesDbLimits } from "./limits.ts";
+import { checkInteger, checkUuid, readListState } from "./lists.ts";
+import type { Cancellable, ChangePacket } from "./port.ts";
+import { noneSkipped, usableVector } from "./vectors.ts";
+
+export interface PacketOptions extends Cancellable {
+  listId: string;
+  historyId: string;
+  sinceRevision: number;
+  descriptorVersion: number;
+  dim: number;
+  maxFaces?: number;
+}
+
+interface PacketRow {
+  history_id: string;
+  compacted_revision: string;
+  head_revision: string;
+  to_revision: string | null;
+  face_id: string | null;
+  /** Linked, with a descriptor of the version, usable or not. */
+  described: boolean | null;
+  data: Buffer | null;
+}
+
+/**
+ * One statement, so that the feed and the state of its faces are of one snapshot. The feed's rows are taken while they
+ * concern at most $4 distinct faces; `to_revision` is the last row taken.
+ */
+const packetQuery = `
+  WITH scanned AS (
+    SELECT c.revision, c.face_id, row_number() OVER (PARTITION BY c.face_id ORDER BY c.revision) = 1 AS is_first
+    FROM (
+      SELECT revision, face_id FROM faces.list_change
+      WHERE list_id = $1 AND revision > $2 ORDER BY revision LIMIT $6
+    ) c
+  ), taken AS MATERIALIZED (
+    SELECT s.revision, s.face_id, s.is_first
+    FROM (SELECT *, count(*) FILTER (WHERE is_first) OVER (ORDER BY revision) AS faces FROM scanned) s
+    WHERE s.faces <= $4
+  )
+  SELECT l.history_id, l.compacted_revision,
+         coalesce((SELECT max(revision) FROM faces.list_change WHERE list_id = l.list_id), 0) AS head_revision,
+         (SELECT max(revision) FROM taken) AS to_revision,
+         t.face_id, d.face_id IS NOT NULL AS described,
+         CASE WHEN octet_length(d.data) = $5 * 4 THEN d.data END AS data
+  FROM faces.list l
+  LEFT JOIN taken t ON t.is_first
+  LEFT JOIN faces.list_face lf ON lf.list_id = l.list_id AND lf.face_id = t.face_id
+  LEFT JOIN faces.descriptor d ON d.face_id = lf.face_id AND d.descriptor_version = $3
+  WHERE l.list_id = $1
+  ORDER BY t.revision`;
+
+export async function readPacket(database: Database, options: PacketOptions): Promise<ChangePacket> {
+  const listId = checkUuid(options.listId, "list id");
+  const historyId = checkUuid(options.historyId, "history id");
+  const since = checkInteger(options.sinceRevision, "sinceRevision", 0, Number.MAX_SAFE_INTEGER);
+  const version = checkInteger(options.descriptorVersion, "descriptor version", 0, maxDescriptorVersion);
+  const dim = checkInteger(options.dim, "dim", limits.minDim, limits.maxDim);
+  const maxFaces = checkInteger(
+    options.maxFaces ?? limits.refreshPacketFaces,
+    "maxFaces",
+    1,
+    facesDbLimits.maxPacketFaces,
+  );
+  const scanRows = Math.max(facesDbLimits.maxPacketScanRows, maxFaces);
+  const rows = await database.run(options.signal, async (session) => {
+    const result = await session.query<PacketRow>({
+      name: "lim_read_packet",
+      text: packetQuery,
+      values: [listId, since, version, maxFaces, dim, scanRows],
+    });
+    return result.rows;
+  });
+  const [first] = rows;
+  if (first === undefined) return { kind: "gap", gap: "list_deleted" };
+  const headRevision = Number(first.head_revision);
+  if (first.history_id !== historyId) return { kind: "gap", gap: "other_history" };
+  if (since > headRevision) return { kind: "gap", gap: "ahead_of_list" };
+  if (since < Number(first.compacted_revision)) return { kind: "gap", gap: "compacted" };
+  if (first.to_revision === null) return { kind: "up_to_date", headRevision };
+  return { ...stateOf(rows, dim), fromRevision: since, toRevision: Number(first.to_revision), headRevision };
+}
+
+function stateOf(rows: readonly PacketRow[], dim: number) {
+  const upserts: { faceId: string; vector: Float32Array }[] = [];
+  const removals: string[] = [];
+  const skipped = noneSkipped();
+  for (const { face_id: faceId, described, data } of rows) {
+    if (faceId === null) continue;
+    const vector = described ? usableVector(data, dim, skipped) : undefined;
+    if (vector === undefined) removals.push(faceId);
+    else upserts.push({ faceId, vector });
+  }
+  return { kind: "changes" as const, upserts, removals, skipped };
+}
+
+export async function countChanges(
+  database: Database,
+  options: Cancellable & { listId: string; sinceRevision: number; toRevision: number },
+): Promise<{ additions: number; removals: number }> {
+  const listId = checkUuid(options.listId, "list id");
+  const since = checkInteger(options.sinceRevision, "sinceRevision", 0, Number.MAX_SAFE_INTEGER);
+  const to = checkInteger(options.toRevision, "toRevision", 0, Number.MAX_SAFE_INTEGER);
+  return await database.run(options.signal, async (session) => {
+    await readListState(session, listId);
+    const { rows } = await session.query<{ additions: string; removals: string }>(
+      `SELECT count(*) FILTER (WHERE op <> 'unlink') AS additions,
+              count(*) FILTER (WHERE op <> 'link') AS removals
+       FROM faces.list_change WHERE list_id = $1 AND revision > $2 AND revision <= $3`,
+      [listId, since, to],
+    );
+    return { additions: Number(rows[0]?.additions ?? 0), removals: Number(rows[0]?.removals ?? 0) };
+  });
+}
+
+/**
+ * The longest run of oldest rows that may go, at most a chunk. The list's row says how far it went: it is locked
+ * first, so that a writer with an older snapshot cannot reuse a revision that is gone.
+ */
+const compactQuery = `
+  SELECT coalesce(max(c.revision), 0) AS up_to FROM (
+    SELECT revision, bool_and(create_time < clock_timestamp() - $2 * interval '1 millisecond')
+             OVER (ORDER BY revision) AS is_old
+    FROM faces.list_change
+    WHERE list_id = $1 AND revision <= $3
+      AND revision < (SELECT max(revision) FROM faces.list_change WHERE list_id = $1)
+    ORDER BY revision LIMIT $4
+  ) c WHERE c.is_old`;
+
+export async function compactFeed(
+  database: Database,
+  options: Cancellable & { listId: string; keepMs: number; keepFromRevision?: number },
+): Promise<number> {
+  const listId = checkUuid(options.listId, "list id");
+  const keepMs = checkInteger(options.keepMs, "keepMs", 0, Number.MAX_SAFE_INTEGER);
+  const upTo = options.keepFromRevision ?? Number.MAX_SAFE_INTEGER;
+  checkInteger(upTo, "keepFromRevision", 0, Number.MAX_SAFE_INTEGER);
+  let removed = 0;
+  for (;;) {
+    const chunk = await database.transaction(options, async (session) => {
+      await session.query("SELECT FROM faces.list WHERE list_id = $1 FOR NO KEY UPDATE", [listId]);
+      await readListState(session, listId);
+      const { rows } = await session.query<{ up_to: string }>(compactQuery, [
+        listId,
+        keepMs,
+        upTo,
+        facesDbLimits.compactChunkRows,
+      ]);
+      const upToRevision = rows[0]?.up_to ?? "0";
+      if (upToRevision === "0") return 0;
+      await session.query("UPDATE faces.list SET compacted_revision = $2 WHERE list_id = $1", [
+        listId,
+        upToRevision,
+      ]);
+      const { rowCount } = await session.query(
+        "DELETE FROM faces.list_change WHERE list_id = $1 AND revision <= $2",
+        [listId, upToRevision],
+      );
+      return rowCount ?? 0;
+    });
+    removed += chunk;
+    if (chunk < facesDbLimits.compactChunkRows) return removed;
+  }
+}
+
+export async function newHistory(database: Database, options: Cancellable = {}): Promise<number> {
+  return await database.statement(options, async (session) => {
+    const { rowCount } = await session.query(
+      "UPDATE faces.list SET history_id = gen_random_uuid(), update_time = now()",
+    );
+    return rowCount ?? 0;
+  });
+}
