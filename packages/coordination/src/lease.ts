@@ -137,7 +137,15 @@ class RenewedLease implements Lease {
     this.#stopTimers();
     const now = performance.now();
     this.#renewal = setTimeout(() => void this.#renew(), Math.max(0, renewAtMs - now));
-    this.#deadline = setTimeout(() => this.isHeld(), Math.max(0, Math.ceil(this.#deadlineMs - now)));
+    this.#watchDeadline();
+  }
+
+  /** A timer may fire up to a millisecond early, so what is still held is looked at again. */
+  #watchDeadline(): void {
+    const leftMs = Math.max(1, Math.ceil(this.#deadlineMs - performance.now()));
+    this.#deadline = setTimeout(() => {
+      if (this.isHeld()) this.#watchDeadline();
+    }, leftMs);
   }
 
   async #renew(): Promise<void> {
