@@ -6,6 +6,7 @@ import { createLogger, Registry, redactUrl, runService } from "@lim/service-kit"
 import { settleBuild } from "./after-build.ts";
 import { buildApp } from "./app.ts";
 import { cancelGraceMs, startBuildProcess } from "./build-process.ts";
+import { collectGarbage } from "./collect.ts";
 import { createIndexer, type Indexer } from "./indexer.ts";
 import { createMetrics } from "./metrics.ts";
 import { readSettings, type Settings, settingsHelp } from "./settings.ts";
@@ -38,8 +39,7 @@ async function serve(config: Settings, signal: AbortSignal): Promise<void> {
     bootId: randomUUID(),
     now: () => new Date(),
     startBuild(request) {
-      log.info({ ...request }, "build begins");
-      return startBuildProcess({
+      const build = startBuildProcess({
         type: "build",
         request,
         databaseUrl: config.databaseUrl,
@@ -47,6 +47,8 @@ async function serve(config: Settings, signal: AbortSignal): Promise<void> {
         memoryLimitBytes: config.memoryLimitBytes,
         logLevel: config.logLevel,
       });
+      log.info({ ...request, build_pid: build.pid }, "build begins");
+      return build;
     },
     afterBuild: (request, end) => settleBuild({ storage, request, log }, end),
     onEnd(summary) {
@@ -93,10 +95,11 @@ async function serve(config: Settings, signal: AbortSignal): Promise<void> {
     { url: origin, database: redactUrl(config.databaseUrl), storage_root: config.storageRoot },
     "indexer listening",
   );
+  const collecting = collectGarbage({ storage, log, signal });
   await untilAborted(signal);
   const wasBuilding = indexer.state().task_id !== null;
   log.info({ building: wasBuilding, drain_timeout_ms: config.drainTimeoutMs }, "draining");
-  await Promise.all([registration, indexer.drain({ timeoutMs: config.drainTimeoutMs })]);
+  await Promise.all([registration, collecting, indexer.drain({ timeoutMs: config.drainTimeoutMs })]);
   if (wasBuilding)
     await new Promise<void>((resolve) => {
       stateRead = resolve;

@@ -7,16 +7,24 @@ import { mebibyte } from "./preflight.ts";
 /** Share of the machine's memory that a build may take where no limit is set. */
 const defaultMemoryShare = 0.8;
 
+const addressSchema = (...protocols: string[]) =>
+  z
+    .string()
+    .refine(
+      (text) => URL.canParse(text) && protocols.includes(new URL(text).protocol),
+      `must begin with ${protocols.map((name) => `${name}//`).join(" or ")}`,
+    );
+
 const shape = {
   redisUrl: {
     env: "REDIS_URL",
     secret: true,
-    schema: z.url().default("redis://127.0.0.1:6379").describe("Redis, where this indexer registers itself"),
+    schema: addressSchema("redis:", "rediss:").describe("Redis, where this indexer registers itself"),
   },
   databaseUrl: {
     env: "DATABASE_URL",
     secret: true,
-    schema: z.url().describe("Postgres that holds the lists and faces"),
+    schema: addressSchema("postgres:", "postgresql:").describe("Postgres with the lists and faces"),
   },
   storageRoot: {
     env: "LIM_STORAGE_ROOT",

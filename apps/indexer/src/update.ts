@@ -23,7 +23,7 @@ export async function updateFromFeed(context: BuildContext): Promise<UpdateResul
     request.list_id,
     request.descriptor_version,
   );
-  if (!base) return { rebuildBecause: "the label has no index to update from" };
+  if (!base) return { rebuildBecause: "the label has no index yet" };
   const unfit = reasonUnfit(context, base, state);
   if (unfit) return { rebuildBecause: unfit };
   // A face takes one new slot at most, however often it changed: packets carry its current state.
