@@ -23,8 +23,8 @@ interface Entry {
   recordedAtMs: number;
 }
 
-/** How long a leftover may take to end when asked; then it is killed. */
-const askLimitMs = 5_000;
+/** How long a leftover may take to end when asked, unless the caller says otherwise; then it is killed. */
+const defaultGraceMs = 5_000;
 /** How long the kernel may take to remove a killed process. */
 const killLimitMs = 5_000;
 const pollMs = 25;
@@ -60,15 +60,19 @@ export async function openProcessLedger(dir: string): Promise<ProcessLedger> {
   };
 }
 
-/** Ends recorded processes whose owner is dead; resolves with those that were still running. */
-export async function reapLeftovers(dir: string): Promise<{ pid: number; name: string }[]> {
+/** Ends recorded processes whose owner is dead; resolves with those that were still running. Default grace 5 s each. */
+export async function reapLeftovers(
+  dir: string,
+  options: { graceMs?: number } = {},
+): Promise<{ pid: number; name: string }[]> {
+  const { graceMs = defaultGraceMs } = options;
   const folder = folderOf(dir);
   const reaped: { pid: number; name: string }[] = [];
   for (const { path, entry } of (await readEntries(folder)).toSorted(
     (a, b) => b.entry.recordedAtMs - a.entry.recordedAtMs,
   )) {
     if ((await processIdentity(entry.ownerPid)) === entry.ownerIdentity) continue;
-    if (await endLeftover(entry)) reaped.push({ pid: entry.pid, name: entry.name });
+    if (await endLeftover(entry, graceMs)) reaped.push({ pid: entry.pid, name: entry.name });
     await rm(path, { force: true });
   }
   return reaped;
@@ -105,11 +109,11 @@ function parseEntry(text: string): Entry | undefined {
 }
 
 /** Whether the process was still the recorded one. Asks, then kills; every signal follows a look at the identity. */
-async function endLeftover(entry: Entry): Promise<boolean> {
+async function endLeftover(entry: Entry, graceMs: number): Promise<boolean> {
   const runs = async () => (await processIdentity(entry.pid)) === entry.identity;
   if (!(await runs())) return false;
   for (const [signal, limitMs] of [
-    [entry.stopSignal, askLimitMs],
+    [entry.stopSignal, graceMs],
     ["SIGKILL", killLimitMs],
   ] as const) {
     try {

