@@ -6,18 +6,19 @@ import { LimError } from "@lim/contracts";
 export interface Account {
   uid: number;
   gid: number;
-  name: string;
 }
 
 /** By preference; `nobody` is there on every system. */
 const candidates = ["postgres", "_postgres", "nobody"];
 
 /**
- * Postgres refuses to run as root, so root starts it as another user: one that has a name, because initdb looks it up.
- * Undefined where this process is not root: then it runs as ourselves.
+ * Postgres refuses to run as root, so root starts it as another user: the owner of the data where there is some, else
+ * one that has a name, because initdb looks it up. Undefined where this process is not root: then it runs as ourselves.
  */
-export async function unprivilegedAccount(): Promise<Account | undefined> {
+export async function unprivilegedAccount(dataDir?: string): Promise<Account | undefined> {
   if (process.getuid?.() !== 0) return undefined;
+  const owner = dataDir === undefined ? undefined : await stat(dataDir).catch(() => undefined);
+  if (owner && owner.uid !== 0) return { uid: owner.uid, gid: owner.gid };
   const rows = (await readFile("/etc/passwd", "utf8").catch(() => ""))
     .split("\n")
     .map((line) => line.split(":"));
@@ -25,7 +26,7 @@ export async function unprivilegedAccount(): Promise<Account | undefined> {
     const row = rows.find((fields) => fields[0] === name);
     const uid = Number(row?.[2]);
     const gid = Number(row?.[3]);
-    if (row && uid > 0 && gid > 0) return { uid, gid, name };
+    if (row && uid > 0 && gid > 0) return { uid, gid };
   }
   throw new LimError(
     "bad_settings",

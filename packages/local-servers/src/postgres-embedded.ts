@@ -13,7 +13,7 @@ import { type PostgresBinaries, postgresBinaries } from "./postgres-binaries.ts"
 import { postgresHome } from "./postgres-home.ts";
 import { commandLineOf, processIdentity } from "./process-identity.ts";
 import { logSize, logTail, type ServerProcess, spawnServer } from "./spawn-server.ts";
-import { connectRaw, ensureDatabase, withDatabase } from "./sql.ts";
+import { connectRaw, ensureDatabase, errorCode, withDatabase } from "./sql.ts";
 
 /** Recovery after a crash replays the log first, so this is generous. */
 const startLimitMs = 120_000;
@@ -23,6 +23,7 @@ const pollMs = 25;
 const startTries = 20;
 const retryDelayMs = 250;
 const superuser = "postgres";
+const dataName = "postgres-data";
 
 interface Place {
   home: string;
@@ -34,11 +35,11 @@ interface Place {
 
 export async function startEmbeddedPostgres(options: PostgresOptions): Promise<LocalServer> {
   const { dir } = options;
-  const account = await unprivilegedAccount();
+  const account = await unprivilegedAccount(join(dir, dataName));
   const home = await postgresHome(dir, account);
   const place: Place = {
     home,
-    dataDir: join(home, "postgres-data"),
+    dataDir: join(home, dataName),
     logPath: join(dir, "postgres.log"),
     account,
     binaries: await postgresBinaries(account, home),
@@ -62,8 +63,8 @@ export async function startEmbeddedPostgres(options: PostgresOptions): Promise<L
 async function prepareData(place: Place, settings: Readonly<Record<string, string>>): Promise<string> {
   const { home, dataDir, binaries } = place;
   const passwordPath = join(home, "postgres-password");
-  const made = await readFile(join(dataDir, "PG_VERSION"), "utf8").catch(() => undefined);
-  const password = (await readFile(passwordPath, "utf8").catch(() => "")).trim();
+  const made = await readIfThere(join(dataDir, "PG_VERSION"));
+  const password = ((await readIfThere(passwordPath)) ?? "").trim();
   if (made !== undefined) {
     if (made.trim() !== binaries.majorVersion)
       throw new LimError(
@@ -86,6 +87,20 @@ async function prepareData(place: Place, settings: Readonly<Record<string, strin
   await rename(join(home, `postgres-init-${process.pid}`, "data"), dataDir);
   await rm(join(home, `postgres-init-${process.pid}`), { recursive: true, force: true });
   return fresh;
+}
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined;
+    throw new LimError(
+      "bad_settings",
+      `${path} cannot be read (${errorCode(error)}): it was made by another user; start as that user, ` +
+        "or choose another folder",
+      { cause: error },
+    );
+  }
 }
 
 const draftName = /^postgres-init-(\d+)$/;

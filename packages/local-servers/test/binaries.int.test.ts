@@ -1,13 +1,16 @@
 import { execFileSync } from "node:child_process";
-import { chmod, chown, cp, lstat, mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
+import { chmod, chown, cp, lstat, mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { startProcess } from "@lim/testkit";
 import { describe, expect, it } from "vitest";
 import { unprivilegedAccount } from "../src/account.ts";
+import { startPostgres } from "../src/index.ts";
 import { locateNative, postgresBinaries } from "../src/postgres-binaries.ts";
 import { fixture, withFolder } from "./helpers.ts";
 
+/** Another user than the one that root prefers. */
+const nobody = 65_534;
 const isRoot = process.getuid?.() === 0;
 
 describe("programs of the embedded Postgres", () => {
@@ -48,18 +51,16 @@ describe("programs of the embedded Postgres", () => {
     }),
   );
 
-  it.skipIf(!isRoot)("serve a user who is not root", () =>
+  it.skipIf(!isRoot)("serve a user who is not root, and root on that user's folder afterwards", () =>
     withFolder(async (dir) => {
-      const account = await unprivilegedAccount();
-      if (account === undefined) throw new Error("not root");
       await chmod(dir, 0o711);
       const own = join(dir, "own");
       await mkdir(own);
-      await chown(own, account.uid, account.gid);
+      await chown(own, nobody, nobody);
       const owner = startProcess({
         name: "owner",
         script: fixture("unprivileged.mjs"),
-        args: [own, String(account.uid), String(account.gid)],
+        args: [own, String(nobody), String(nobody)],
         cwd: "/",
       });
       try {
@@ -67,6 +68,10 @@ describe("programs of the embedded Postgres", () => {
       } finally {
         await owner.stop();
       }
+      const ownerOfData = (await stat(join(own, "postgres-data"))).uid;
+      expect(ownerOfData).toBe(nobody);
+      const asRoot = await startPostgres({ dir: own, database: "own", settings: { fsync: "off" } });
+      await asRoot.stop();
     }),
   );
 });
