@@ -1,3 +1,5 @@
+// The declarations are no module: whoever compiles this file needs to be led to them.
+/// <reference path="./redlock.d.ts" />
 import { LimError } from "@lim/contracts";
 import Redlock, { ExecutionError, type Lock, ResourceLockedError } from "redlock";
 import { commandClient } from "./connection.ts";
