@@ -29,6 +29,7 @@ export async function settleBuild(
     if (!published) return end;
     const { count, revision } = published.meta;
     return {
+      ...end,
       report: { type: "published", count, revision, sizeBytes: published.sizeBytes },
       error: undefined,
     };

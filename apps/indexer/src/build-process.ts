@@ -16,12 +16,13 @@ export interface BuildEnd {
   report: (BuildReport & { type: "published" }) | undefined;
   /** Undefined where it published. */
   error: LimError | undefined;
+  /** Most that was seen of its resident memory; 0 where it ended before the first look. */
+  peakResidentBytes: number;
 }
 
 export interface RunningBuild {
   readonly pid: number | undefined;
   progress(): Progress | null;
-  peakResidentBytes(): number;
   /** SIGTERM, then SIGKILL. Safe to repeat. */
   cancel(): void;
   /** Settles once the process is gone. Never rejects. */
@@ -56,7 +57,6 @@ export function startBuildProcess(order: BuildOrder): RunningBuild {
   return {
     pid: child.pid,
     progress: () => seen.progress,
-    peakResidentBytes: () => seen.peakBytes,
     cancel() {
       if (seen.cancelled) return;
       seen.cancelled = true;
@@ -88,8 +88,9 @@ export interface Seen {
 
 /** The outcome by what was seen, the surest sign first. */
 export function nameEnd(seen: Seen, memoryLimitBytes: number): BuildEnd {
-  if (seen.last?.type === "published") return { report: seen.last, error: undefined };
-  const fail = (error: LimError): BuildEnd => ({ report: undefined, error });
+  const peakResidentBytes = seen.peakBytes;
+  if (seen.last?.type === "published") return { report: seen.last, error: undefined, peakResidentBytes };
+  const fail = (error: LimError): BuildEnd => ({ report: undefined, error, peakResidentBytes });
   const phase = seen.progress
     ? `in phase ${seen.progress.phase} at ${seen.progress.done} of ${seen.progress.total}`
     : "before its first progress";

@@ -53,12 +53,13 @@ async function serve(config: Settings, signal: AbortSignal): Promise<void> {
     afterBuild: (request, end) => settleBuild({ storage, request, log }, end),
     onEnd(summary) {
       metrics.buildEnded(summary);
-      const { request, report, error, durationMs } = summary;
+      const { request, report, error, durationMs, peakResidentBytes } = summary;
       const fields = {
         task_id: request.task_id,
         list_id: request.list_id,
         attempt: request.attempt,
         duration_ms: durationMs,
+        peak_resident_bytes: peakResidentBytes,
       };
       if (report) log.info({ ...fields, count: report.count, revision: report.revision }, "build succeeded");
       else log.error({ ...fields, error_code: error?.code, detail: error?.detail }, "build failed");

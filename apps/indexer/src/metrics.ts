@@ -27,6 +27,11 @@ export function createMetrics(registry: Registry, indexer: () => Indexer): Index
     help: "Faces in the indexes that were published here",
     registers: [registry],
   });
+  const peak = new Gauge({
+    name: "lim_indexer_build_peak_resident_bytes",
+    help: "Most resident memory that was seen of the last build's process",
+    registers: [registry],
+  });
   new Gauge({
     name: "lim_indexer_building",
     help: "1 while a build runs",
@@ -36,7 +41,8 @@ export function createMetrics(registry: Registry, indexer: () => Indexer): Index
     },
   });
   return {
-    buildEnded({ request, report, error, durationMs }) {
+    buildEnded({ request, report, error, durationMs, peakResidentBytes }) {
+      peak.set(peakResidentBytes);
       builds.inc({ mode: request.mode, outcome: error?.errorName ?? "success" });
       if (!report) return;
       durations.observe({ mode: request.mode }, durationMs / 1000);

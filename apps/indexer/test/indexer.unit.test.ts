@@ -26,7 +26,9 @@ const request = (over: Partial<BuildRequest> = {}): BuildRequest => ({
 const published: BuildEnd = {
   report: { type: "published", count: 5, revision: 7, sizeBytes: 100 },
   error: undefined,
+  peakResidentBytes: 0,
 };
+const failed = (error: LimError): BuildEnd => ({ report: undefined, error, peakResidentBytes: 0 });
 
 function setUp() {
   const started: { request: BuildRequest; end: (end: BuildEnd) => void; cancels: number }[] = [];
@@ -136,7 +138,7 @@ describe("the indexer's state", () => {
     const { indexer, finish } = setUp();
     for (let n = 0; n < maxReportedOutcomes + 3; n++) {
       indexer.submit(request({ task_id: uuid(100 + n) }));
-      await finish({ report: undefined, error: new LimError("build_crashed", "x".repeat(10_000)) });
+      await finish(failed(new LimError("build_crashed", "x".repeat(10_000))));
     }
     const { outcomes } = indexer.state();
     expect(outcomes).toHaveLength(maxReportedOutcomes);
@@ -162,7 +164,7 @@ describe("the indexer's state", () => {
     indexer.submit(request());
     const drained = indexer.drain({ timeoutMs: 1 });
     while (started[0]?.cancels === 0) await new Promise(setImmediate);
-    await finish({ report: undefined, error: new LimError("build_cancelled", "drain") });
+    await finish(failed(new LimError("build_cancelled", "drain")));
     await drained;
     expect(indexer.state().outcomes[0]?.error?.error_code).toBe(26106);
   });

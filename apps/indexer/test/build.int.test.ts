@@ -1,0 +1,238 @@
+import { randomUUID } from "node:crypto";
+import { buildPhases, type IndexerState, type Match } from "@lim/contracts";
+import { connectSql } from "@lim/local-servers";
+import { createExactIndex, type KeyedIndex } from "@lim/vector-index";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import {
+  buildRequest,
+  createList,
+  dim,
+  faceOf,
+  putPersons,
+  type Stack,
+  stagingOf,
+  startIndexer,
+  startStack,
+  type TestIndexer,
+  vectorOf,
+} from "./support.ts";
+
+let stack: Stack;
+let indexer: TestIndexer;
+beforeAll(async () => {
+  stack = await startStack();
+  indexer = await startIndexer(stack);
+});
+afterAll(async () => {
+  await indexer?.process.stop();
+  await stack?.close();
+});
+
+/** Builds to the end; the error's detail where it failed. */
+async function build(request: ReturnType<typeof buildRequest>) {
+  const { status } = await indexer.post("/index_list", request);
+  expect(status).toBe(202);
+  return indexer.outcome(request);
+}
+
+const allFaces = async (keyed: KeyedIndex, query: Float32Array) => {
+  const [matches = []] = await keyed.search(query, { limit: 1000, ef: 2000 });
+  return matches.map(([faceId]: Match) => faceId).toSorted();
+};
+
+describe("a build", () => {
+  it("publishes an index that answers as exact search does, and tells how far it is on the way", async () => {
+    const listId = await createList(stack.db, 2000);
+    const request = buildRequest(listId);
+    expect((await indexer.post("/index_list", request)).status).toBe(202);
+    const seen: NonNullable<IndexerState["progress"]>[] = [];
+    for (let state = await indexer.state(); state.state === "building"; state = await indexer.state())
+      if (state.progress) seen.push(state.progress);
+    expect(await indexer.outcome(request)).toMatchObject({ status: "success", error: null });
+
+    const rank = (p: (typeof seen)[number]) => buildPhases.indexOf(p.phase) * 1e9 + p.done;
+    expect(seen.map(rank)).toEqual(seen.map(rank).toSorted((a, b) => a - b));
+    expect(seen.map(({ phase }) => phase)).toContain("build");
+
+    const [state] = await stack.db.listStates({ listIds: [listId] });
+    const opened = await stack.storage.open({ label: listId, indexId: request.task_id });
+    expect(opened.meta).toMatchObject({
+      count: 2000,
+      slots: 2000,
+      revision: state?.revision,
+      history_id: state?.historyId,
+      removed_since_rebuild: 0,
+      build: { mode: "rebuild", skipped: { wrong_length: 0, not_finite: 0, zero_norm: 0 } },
+    });
+    expect(Object.keys(opened.meta.build.phases)).toEqual(expect.arrayContaining(["snapshot", "build"]));
+    const exact = createExactIndex({ dim });
+    for (let person = 0; person < 2000; person++)
+      exact.upsert([{ faceId: faceOf(listId, person), vector: vectorOf(person) }]);
+    let agreed = 0;
+    for (let person = 0; person < 50; person++) {
+      const query = vectorOf(person, 1);
+      const [[want = []], [got = []]] = await Promise.all([
+        exact.search(query, { limit: 10 }),
+        opened.keyed.search(query, { limit: 10, ef: 128 }),
+      ]);
+      expect(got[0]?.[0]).toBe(want[0]?.[0]);
+      const ids = new Set(want.map(([faceId]) => faceId));
+      agreed += got.filter(([faceId]) => ids.has(faceId)).length;
+    }
+    expect(agreed / 500).toBeGreaterThanOrEqual(0.98);
+    await Promise.all([opened.keyed.close(), exact.close()]);
+    expect(await stagingOf(stack)).toEqual([]);
+  });
+
+  it("B3 leaves bad rows out, counts them by kind, and indexes the rest", async () => {
+    const listId = await createList(stack.db, 40);
+    const bytes = (vector: Float32Array) => Buffer.from(vector.buffer);
+    const faults: [number, Buffer][] = [
+      [3, Buffer.alloc(12)],
+      [5, bytes(new Float32Array(dim).fill(Number.NaN))],
+      [6, bytes(new Float32Array(dim).fill(Number.POSITIVE_INFINITY))],
+      [7, bytes(new Float32Array(dim))],
+    ];
+    const sql = await connectSql(stack.databaseUrl);
+    for (const [person, data] of faults)
+      await sql.query("UPDATE faces.descriptor SET data = $1 WHERE face_id = $2", [
+        data,
+        faceOf(listId, person),
+      ]);
+    await sql.close();
+    const request = buildRequest(listId);
+    expect((await build(request)).error).toBeNull();
+    const opened = await stack.storage.open({ label: listId, indexId: request.task_id });
+    expect(opened.meta.build.skipped).toEqual({ wrong_length: 1, not_finite: 2, zero_norm: 1 });
+    expect(opened.meta.count).toBe(36);
+    expect(opened.keyed.has(faceOf(listId, 5))).toBe(false);
+    expect(opened.keyed.has(faceOf(listId, 8))).toBe(true);
+    await opened.keyed.close();
+  });
+
+  it("refuses an empty list (26105), one that is unknown (26102), one of bad rows only (26105)", async () => {
+    const empty = await build(buildRequest(await createList(stack.db, 0)));
+    expect(empty.error?.error_code).toBe(26105);
+    const unknown = buildRequest(randomUUID());
+    expect((await build(unknown)).error?.error_code).toBe(26102);
+    expect((await build({ ...unknown, task_id: randomUUID(), mode: "update" })).error?.error_code).toBe(
+      26102,
+    );
+    const otherVersion = buildRequest(await createList(stack.db, 5), { descriptor_version: 9 });
+    expect((await build(otherVersion)).error?.error_code).toBe(26105);
+    expect(await stagingOf(stack)).toEqual([]);
+  });
+
+  it("I11 refuses what is no build request, and nothing begins", async () => {
+    const request = buildRequest(randomUUID());
+    for (const bad of [{ ...request, dim: 3 }, { ...request, extra: 1 }, { ...request, engine: "other" }, {}])
+      expect(await indexer.refusal("/index_list", bad)).toMatchObject({ status: 400, error_code: 26001 });
+    expect((await indexer.state()).state).toBe("idle");
+  });
+
+  it("I2 finds foreign content under its id and leaves it (26108); its own index is a success", async () => {
+    const first = buildRequest(await createList(stack.db, 30));
+    expect((await build(first)).error).toBeNull();
+    const other = await build(
+      buildRequest(await createList(stack.db, 10), { task_id: first.task_id, attempt: 2 }),
+    );
+    expect(other.error?.error_code).toBe(26108);
+    expect((await stack.storage.verify({ label: first.list_id, indexId: first.task_id })).count).toBe(30);
+    expect((await build({ ...first, attempt: 3, epoch: first.epoch + 1000 })).error).toBeNull();
+  });
+
+  it("I4 never publishes an id that was removed (26106)", async () => {
+    const request = buildRequest(await createList(stack.db, 10), { epoch: 10_000 });
+    await stack.storage.markRemoved({ indexId: request.task_id });
+    expect((await build(request)).error?.error_code).toBe(26106);
+    expect(await stack.storage.find({ indexId: request.task_id })).toBeUndefined();
+  });
+});
+
+describe("update mode", () => {
+  const update = (listId: string) => buildRequest(listId, { mode: "update", epoch: 20_000 });
+
+  it("I1 I5 equals a rebuild after links, unlinks and replacements", async () => {
+    const listId = await createList(stack.db, 300);
+    const base = buildRequest(listId, { epoch: 20_000 });
+    expect((await build(base)).error).toBeNull();
+    await putPersons(stack.db, listId, 300, 100);
+    await putPersons(stack.db, listId, 0, 20, 1);
+    const gone = Array.from({ length: 30 }, (_, i) => faceOf(listId, 50 + i));
+    await stack.db.unlinkFaces({ listId, faceIds: gone.slice(0, 20) });
+    await stack.db.deleteFaces({ faceIds: gone.slice(20) });
+
+    const updating = update(listId);
+    const rebuilding = buildRequest(listId, { epoch: 20_000 });
+    expect((await build(updating)).error).toBeNull();
+    expect((await build(rebuilding)).error).toBeNull();
+    const [updated, rebuilt] = await Promise.all(
+      [updating, rebuilding].map(({ task_id }) => stack.storage.open({ label: listId, indexId: task_id })),
+    );
+    if (!updated || !rebuilt) throw new Error("unreachable");
+    expect(updated.meta).toMatchObject({
+      count: 370,
+      revision: rebuilt.meta.revision,
+      base_index_id: base.task_id,
+      removed_since_rebuild: 50,
+      build: { mode: "update" },
+    });
+    expect(rebuilt.meta).toMatchObject({ count: 370, removed_since_rebuild: 0 });
+    const query = vectorOf(1);
+    const ids = await allFaces(updated.keyed, query);
+    expect(ids).toHaveLength(370);
+    expect(ids).toEqual(await allFaces(rebuilt.keyed, query));
+    for (const faceId of gone) expect(ids).not.toContain(faceId);
+    const [[best]] = (await updated.keyed.search(vectorOf(3, 1), { limit: 1, ef: 128 })) as [Match[]];
+    expect(best?.[0]).toBe(faceOf(listId, 3));
+    expect(best?.[1]).toBeCloseTo(1, 4);
+
+    await stack.db.unlinkFaces({ listId, faceIds: [faceOf(listId, 1)] });
+    const again = update(listId);
+    expect((await build(again)).error).toBeNull();
+    const second = await stack.storage.find({ indexId: again.task_id });
+    expect(second?.meta).toMatchObject({ count: 369, removed_since_rebuild: expect.any(Number) });
+    await Promise.all([updated.keyed.close(), rebuilt.keyed.close()]);
+  });
+
+  it("rebuilds within the same task where there is no base, or the feed does not reach back to it", async () => {
+    const listId = await createList(stack.db, 50);
+    const first = update(listId);
+    expect((await build(first)).error).toBeNull();
+    expect((await stack.storage.find({ indexId: first.task_id }))?.meta.build.mode).toBe("rebuild");
+    await putPersons(stack.db, listId, 50, 10);
+    await putPersons(stack.db, listId, 60, 10);
+    await stack.db.compactFeed({ listId, keepMs: 0 });
+    const second = update(listId);
+    expect((await build(second)).error).toBeNull();
+    expect((await stack.storage.find({ indexId: second.task_id }))?.meta).toMatchObject({
+      count: 70,
+      build: { mode: "rebuild" },
+    });
+    await indexer.process.waitForLine(/cannot update, rebuilding instead/, { timeoutMs: 1000 });
+  });
+
+  it("publishes under its own id even where nothing changed, and ends empty lists as 26105", async () => {
+    const listId = await createList(stack.db, 8);
+    await build(buildRequest(listId, { epoch: 20_000 }));
+    const unchanged = update(listId);
+    expect((await build(unchanged)).error).toBeNull();
+    expect((await stack.storage.find({ indexId: unchanged.task_id }))?.meta.count).toBe(8);
+    await stack.db.unlinkFaces({
+      listId,
+      faceIds: Array.from({ length: 8 }, (_, person) => faceOf(listId, person)),
+    });
+    expect((await build(update(listId))).error?.error_code).toBe(26105);
+  });
+});
+
+it("shows its builds in /metrics and its parts in /healthcheck", async () => {
+  const metrics = await (await fetch(`${indexer.url}/metrics`)).text();
+  expect(metrics).toMatch(/lim_indexer_builds_total\{mode="rebuild",outcome="success"\} [1-9]/);
+  expect(metrics).toMatch(/lim_indexer_building 0/);
+  expect(await (await fetch(`${indexer.url}/healthcheck`)).json()).toEqual({
+    status: "ok",
+    components: { postgres: "ok", redis: "ok", storage: "ok" },
+  });
+  expect((await fetch(`${indexer.url}/readyz`)).status).toBe(200);
+});
