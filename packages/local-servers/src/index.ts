@@ -2,5 +2,6 @@ export { freePort } from "./free-port.ts";
 export { openProcessLedger, type ProcessLedger, reapLeftovers } from "./ledger.ts";
 export type { LocalServer } from "./local-server.ts";
 export { type PostgresOptions, startPostgres } from "./postgres.ts";
+export { isProcessRunning } from "./process-identity.ts";
 export { type RedisOptions, startRedis } from "./redis.ts";
 export { connectSql, quoteIdentifier, type SqlClient, withDatabase } from "./sql.ts";

@@ -45,6 +45,11 @@ async function psIdentity(pid: number): Promise<string | undefined> {
   }
 }
 
+/** Whether a process with this id runs; a zombie does not. */
+export async function isProcessRunning(pid: number): Promise<boolean> {
+  return (await processIdentity(pid)) !== undefined;
+}
+
 /** Command line of a process, arguments joined by spaces; empty where it cannot be read. */
 export async function commandLineOf(pid: number): Promise<string> {
   if (process.platform === "linux")

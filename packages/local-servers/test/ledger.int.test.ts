@@ -2,7 +2,7 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { eventually, type ManagedProcess, startProcess } from "@lim/testkit";
 import { afterEach, describe, expect, it } from "vitest";
-import { openProcessLedger, reapLeftovers, startPostgres } from "../src/index.ts";
+import { isProcessRunning, openProcessLedger, reapLeftovers, startPostgres } from "../src/index.ts";
 import { fixture, isAlive, withFolder } from "./helpers.ts";
 
 const started: ManagedProcess[] = [];
@@ -24,11 +24,7 @@ async function killOwner(owner: ManagedProcess): Promise<void> {
 
 const gone = (pids: number[]) =>
   eventually("the processes are gone", async () => {
-    for (const pid of pids) {
-      // A container's first process may never wait for orphans: a zombie is gone as well.
-      const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
-      if (isAlive(pid) && !/\) [ZX] /.test(stat)) return undefined;
-    }
+    for (const pid of pids) if (await isProcessRunning(pid)) return undefined;
     return true;
   });
 
@@ -46,6 +42,16 @@ describe("process ledger", () => {
       expect(await readdir(join(dir, "processes"))).toEqual([]);
       const again = await startPostgres({ dir, database: "kept" });
       await again.stop();
+    }));
+
+  it("is not needed where the owner ends by itself: its servers go along", () =>
+    withFolder(async (dir) => {
+      for (const how of ["servers-exit", "servers-throw"]) {
+        const { owner, pids } = await startOwner(join(dir, how), how);
+        await owner.exited;
+        expect(pids).toHaveLength(2);
+        await gone(pids);
+      }
     }));
 
   it("lets a new start take over the folder of a killed run by itself", () =>

@@ -1,6 +1,7 @@
 import { chmod, lstat, mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { isProcessRunning } from "@lim/local-servers";
 
 /**
  * One folder for all test runs of this user, so that the next run finds (and ends) the servers that a killed run left.
@@ -26,16 +27,7 @@ export async function removeDeadFolders(): Promise<void> {
   const root = await testRoot();
   for (const name of await readdir(root)) {
     const owner = Number(/^(\d+)-/.exec(name)?.[1] ?? Number.NaN);
-    if (Number.isNaN(owner) || isAlive(owner)) continue;
+    if (Number.isNaN(owner) || (await isProcessRunning(owner))) continue;
     await rm(join(root, name), { recursive: true, force: true, maxRetries: 5 });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }

@@ -4,6 +4,7 @@ import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { isProcessRunning } from "@lim/local-servers";
 import { afterEach, describe, expect, it } from "vitest";
 import {
   corruptFile,
@@ -21,15 +22,6 @@ const chatty = (mode: string) => {
   started.push(child);
   return child;
 };
-const isAlive = (pid: number) => {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-};
-
 afterEach(async () => {
   for (const child of started.splice(0)) await child.stop({ graceMs: 0 });
 });
@@ -74,7 +66,7 @@ describe("startProcess", () => {
     const line = await parent.waitForLine(/^child \d+/, { timeoutMs: 20_000 });
     const pid = Number(line.split(" ")[1]);
     await parent.exited;
-    await eventually("the child is gone", () => (isAlive(pid) ? undefined : true));
+    await eventually("the child is gone", async () => ((await isProcessRunning(pid)) ? undefined : true));
   });
 });
 
@@ -109,11 +101,11 @@ describe("startTestRedis", () => {
       process.kill(before ?? 0, "SIGKILL");
       await redis.restart();
       expect(redis.pids[0]).not.toBe(before);
-      expect(isAlive(redis.pids[0] ?? 0)).toBe(true);
+      expect(await isProcessRunning(redis.pids[0] ?? 0)).toBe(true);
     } finally {
       await redis.stop();
     }
-    expect(redis.pids.some(isAlive)).toBe(false);
+    for (const pid of redis.pids) expect(await isProcessRunning(pid)).toBe(false);
   });
 });
 
