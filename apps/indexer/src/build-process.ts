@@ -136,7 +136,7 @@ function awaitEnd(child: ChildProcess, seen: Seen): Promise<void> {
       seen.exit = { code, signal };
       setTimeout(resolve, pipesGraceMs).unref();
     });
-    child.once("error", (error) => {
+    child.on("error", (error) => {
       if (child.pid !== undefined) return;
       seen.spawnError = error;
       resolve();
