@@ -258,7 +258,7 @@ function printTable(figures: ReturnType<typeof report>): void {
       `${(figures.peak_resident_bytes / 1e6).toFixed(0)} MB (${figures.peak_to_data.toFixed(2)} × data)`,
     ],
     ["sampled recall@10", figures.recall_at_10.toFixed(4)],
-    ["import", `${figures.import_rows_per_s.toFixed(0)} rows/s`],
+    ["imported", `${figures.import_rows_per_s.toFixed(0)} rows/s`],
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   for (const [name, text] of rows) console.log(`${name.padEnd(width)}  ${text}`);
