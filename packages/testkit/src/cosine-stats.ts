@@ -6,6 +6,15 @@ export interface CosineStats {
   std: number;
 }
 
+/** Share of same-person pairs at or above the threshold that lets `falseAccept` of the different-person pairs pass. */
+export interface AcceptPoint {
+  falseAccept: number;
+  threshold: number;
+  trueAccept: number;
+}
+
+const falseAcceptRates = [1e-2, 1e-3, 1e-4];
+
 /**
  * Cosines of same-person and different-person pairs among unit vectors (identities.length × dim). A person gives at
  * most `pairsPerPerson` pairs (default 6: rows i and i+d for growing d), so that nobody with hundreds of images rules;
@@ -14,7 +23,7 @@ export interface CosineStats {
 export function cosineStats(
   data: { dim: number; vectors: Float32Array; identities: readonly (string | number)[] },
   options: { pairsPerPerson?: number; impostorPairs?: number } = {},
-): { genuine: CosineStats; impostor: CosineStats } {
+): { genuine: CosineStats; impostor: CosineStats; accept: AcceptPoint[] } {
   const { dim, vectors, identities } = data;
   const { pairsPerPerson = 6, impostorPairs = 200_000 } = options;
   const cosine = (a: number, b: number) => {
@@ -37,7 +46,13 @@ export function cosineStats(
     const [a, b] = [pick(), pick()];
     if (identities[a] !== identities[b]) impostor.push(cosine(a, b));
   }
-  return { genuine: summarise(genuine), impostor: summarise(impostor) };
+  const descending = Float64Array.from(impostor).sort().reverse();
+  const accept = falseAcceptRates.map((falseAccept) => {
+    const threshold = descending[Math.floor(falseAccept * descending.length)] ?? 1;
+    const accepted = genuine.filter((value) => value > threshold).length;
+    return { falseAccept, threshold, trueAccept: accepted / genuine.length };
+  });
+  return { genuine: summarise(genuine), impostor: summarise(impostor), accept };
 }
 
 function summarise(values: readonly number[]): CosineStats {

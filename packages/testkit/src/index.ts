@@ -1,5 +1,5 @@
 export { type Corruption, corruptFile } from "./corrupt-file.ts";
-export { type CosineStats, cosineStats } from "./cosine-stats.ts";
+export { type AcceptPoint, type CosineStats, cosineStats } from "./cosine-stats.ts";
 export { createTestDatabase } from "./database.ts";
 export { eventually } from "./eventually.ts";
 export {

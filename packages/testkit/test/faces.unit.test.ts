@@ -132,10 +132,12 @@ describe("beside real descriptors", () => {
     if (real === undefined) return;
     const measured = cosineStats(real);
     const made = cosineStats(sample(lfwFaceModel, 1140, 4));
-    // Tolerances: a fifth of a standard deviation for means, 10 % for spreads.
+    // Tolerances: a fifth of a standard deviation for means, 10 % for spreads, 3 points of the true accept rate.
     expect(Math.abs(made.genuine.mean - measured.genuine.mean)).toBeLessThan(0.025);
     expect(Math.abs(made.impostor.mean - measured.impostor.mean)).toBeLessThan(0.02);
     expect(Math.abs(made.genuine.std / measured.genuine.std - 1)).toBeLessThan(0.1);
     expect(Math.abs(made.impostor.std / measured.impostor.std - 1)).toBeLessThan(0.1);
+    for (const [at, point] of measured.accept.entries())
+      expect(Math.abs((made.accept[at]?.trueAccept ?? 0) - point.trueAccept)).toBeLessThan(0.03);
   });
 });
