@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import type { Redis } from "ioredis";
-import { abortable, redisFailure } from "./failures.ts";
+import { abortable, abortedError, redisFailure } from "./failures.ts";
 import type { Cancellable } from "./port.ts";
 
 /** A Lua file of the room's `lua/` folder; its header names KEYS, ARGV and the reply. */
@@ -45,6 +45,7 @@ export async function runScript<Reply>(
     }
   };
   try {
+    if (options?.signal?.aborted) throw abortedError(options.signal);
     return script.parse(await abortable(call(), options?.signal));
   } catch (thrown) {
     throw redisFailure(thrown, script.name);

@@ -76,7 +76,7 @@ export interface TaskStore {
     options?: Cancellable,
   ): Promise<{ created: Task } | { conflict: string } | { refusal: "stale_epoch" }>;
   get(taskId: string, options?: Cancellable): Promise<Task | undefined>;
-  /** Newest first. */
+  /** Newest first; 10,000 at most, also without a limit. */
   list(filter: TaskFilter & { limit?: number }, options?: Cancellable): Promise<Task[]>;
   /** Pending tasks in dispatch order. */
   queue(options?: Cancellable & { limit?: number }): Promise<{ count: number; tasks: Task[] }>;
@@ -104,7 +104,10 @@ export interface TaskStore {
     input: { taskId: string; attempt: number; epoch: number; reason: ErrorBody; maxAttempts: number },
     options?: Cancellable,
   ): Promise<Transition<{ status: "pending" | "error" }>>;
-  /** Recreates a lost record in status indexing from what an indexer reports; refused where a record exists or the label has another open task. */
+  /**
+   * Recreates a lost record in status indexing from what an indexer reports. Refused as wrong_status where a record
+   * exists or the label has another open task, as unknown_task where the task was removed while it ran.
+   */
   adopt(
     input: {
       taskId: string;
