@@ -1,1 +1,2 @@
-export {};
+export { type AppDeps, buildApp } from "./app.ts";
+export { renderOpenApi } from "./openapi.ts";

@@ -1,0 +1,98 @@
+import {
+  type BuildRequest,
+  errorBodySchema,
+  type IndexerState,
+  indexerStateSchema,
+  LimError,
+  type stopRequestSchema,
+} from "@lim/contracts";
+import type { Log } from "@lim/coordination";
+import { requestIdHeader, requestIdOf } from "@lim/service-kit";
+import type { z } from "zod";
+import { managerLimits } from "./limits.ts";
+
+/** What came of a command: refused by answer (it surely does not run), or no answer (it may). */
+export type CommandResult = { sent: true } | { sent: false; certain: boolean; error: LimError };
+
+/** The indexers' HTTP contract, from the manager's side. */
+export interface IndexerClient {
+  /** Undefined where there was no valid answer in time. */
+  state(origin: string, signal: AbortSignal): Promise<IndexerState | undefined>;
+  build(origin: string, request: BuildRequest, signal: AbortSignal): Promise<CommandResult>;
+  stop(
+    origin: string,
+    request: z.infer<typeof stopRequestSchema>,
+    signal: AbortSignal,
+  ): Promise<CommandResult>;
+}
+
+export function createIndexerClient(log: Log): IndexerClient {
+  return {
+    async state(origin, signal) {
+      const limit = AbortSignal.any([signal, AbortSignal.timeout(managerLimits.stateTimeoutMs)]);
+      try {
+        const response = await fetch(`${origin}/state`, { signal: limit, redirect: "error" });
+        const body = await readJson(response);
+        if (response.ok) return indexerStateSchema.parse(body);
+        log.warn({ indexer: origin, status: response.status }, "indexer refused to tell its state");
+      } catch (thrown) {
+        if (signal.aborted) throw thrown;
+        log.debug({ indexer: origin, err: thrown }, "indexer did not tell its state");
+      }
+      return undefined;
+    },
+    build: (origin, request, signal) => command(`${origin}/index_list`, request, signal),
+    stop: (origin, request, signal) => command(`${origin}/stop`, request, signal),
+  };
+}
+
+async function command(url: string, body: object, signal: AbortSignal): Promise<CommandResult> {
+  try {
+    const response = await fetch(url, {
+      method: "POST",
+      headers: { "content-type": "application/json", [requestIdHeader]: requestIdOf(undefined) },
+      body: JSON.stringify(body),
+      redirect: "error",
+      signal: AbortSignal.any([signal, AbortSignal.timeout(managerLimits.commandTimeoutMs)]),
+    });
+    const answer = await readJson(response).catch(() => undefined);
+    if (response.ok) return { sent: true };
+    const error = errorBodySchema.safeParse(answer);
+    return {
+      sent: false,
+      certain: true,
+      error: error.success
+        ? LimError.fromBody(error.data)
+        : new LimError("internal", `${url} answered HTTP ${response.status}`),
+    };
+  } catch (thrown) {
+    return {
+      sent: false,
+      certain: causeCode(thrown) === "ECONNREFUSED",
+      error: new LimError("indexer_lost", `${url}: ${reasonOf(thrown)}`, { cause: thrown }),
+    };
+  }
+}
+
+function causeCode(thrown: unknown): string | undefined {
+  const cause = thrown instanceof Error ? (thrown.cause as { code?: string } | undefined) : undefined;
+  return cause?.code;
+}
+
+function reasonOf(thrown: unknown): string {
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return [message, causeCode(thrown)].filter(Boolean).join(" ");
+}
+
+/** The body as JSON; throws past the size limit without reading on. */
+async function readJson(response: Response): Promise<unknown> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of response.body ?? []) {
+    bytes += chunk.byteLength;
+    if (bytes > managerLimits.maxIndexerAnswerBytes)
+      throw new LimError("payload_too_large", `${response.url} answers with too many bytes`);
+    chunks.push(chunk);
+  }
+  return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+}

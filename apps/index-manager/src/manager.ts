@@ -1,0 +1,152 @@
+import { randomUUID } from "node:crypto";
+import { isLimError } from "@lim/contracts";
+import {
+  connectRedis,
+  createIndexerRegistry,
+  createLeaderElection,
+  createTaskStore,
+  defaultKeyNames,
+  type RedisConnection,
+} from "@lim/coordination";
+import { type FacesDb, openFacesDb } from "@lim/faces-db";
+import { type IndexStorage, openIndexStorage } from "@lim/index-storage";
+import { createLogger, type HealthCheck, type Logger, Registry } from "@lim/service-kit";
+import { buildApp, service } from "./app.ts";
+import { createIndexerClient } from "./indexer-client.ts";
+import { type MasterDeps, runMaster } from "./master.ts";
+import { createManagerMetrics } from "./metrics.ts";
+import { repeat } from "./routine.ts";
+import { type Settings, scheduleOf } from "./settings.ts";
+
+const startRetryMs = 1_000;
+
+/** Runs a manager until the signal fires. Throws bad_settings where what it was pointed at can never work. */
+export async function runManager(settings: Settings, signal: AbortSignal): Promise<void> {
+  const log = createLogger({ service, level: settings.logLevel });
+  const redis = connectRedis({ url: settings.redisUrl, name: service, log });
+  const db = openFacesDb({ connectionString: settings.databaseUrl, applicationName: service });
+  try {
+    const storage = await openIndexStorage({ root: settings.storageRoot });
+    await serve(settings, { log, redis, db, storage }, signal);
+  } finally {
+    await Promise.allSettled([redis.close(), db.close()]);
+  }
+}
+
+async function serve(
+  settings: Settings,
+  resources: { log: Logger; redis: RedisConnection; db: FacesDb; storage: IndexStorage },
+  signal: AbortSignal,
+): Promise<void> {
+  const { log, redis, db, storage } = resources;
+  const keys = { ...defaultKeyNames, masterLock: settings.masterLock };
+  const registry = new Registry();
+  const election = createLeaderElection({ redis, keys, leaseTtlMs: settings.leaseTtlMs, log });
+  const store = createTaskStore({ redis, keys, log });
+  let ready = false;
+  const app = await buildApp({
+    store,
+    db,
+    storage,
+    descriptorVersion: settings.descriptorVersion,
+    logger: log,
+    metrics: registry,
+    health: healthChecks(resources),
+    isReady: () => ready,
+    isMaster: () => election.isLeader(),
+  });
+  const deps: MasterDeps = {
+    ...masterSettings(settings),
+    store,
+    storage,
+    db,
+    log,
+    registry: createIndexerRegistry({ redis, log }),
+    client: createIndexerClient(log),
+    metrics: createManagerMetrics(registry),
+    nowMs: async (of) => (await redis.time({ signal: of })).redisMs,
+  };
+  try {
+    const url = await app.listen({ host: settings.host, port: settings.port });
+    await untilUsable(resources, signal);
+    if (signal.aborted) return;
+    ready = true;
+    log.info({ url }, "index-manager listening");
+    await runMaster(deps, election, signal);
+  } finally {
+    ready = false;
+    await app.close();
+  }
+}
+
+function masterSettings(settings: Settings) {
+  return {
+    staticOrigins: settings.indexers ?? [],
+    build: {
+      engine: settings.engine,
+      params: { m: settings.m, ef_construction: settings.efConstruction },
+      descriptor_version: settings.descriptorVersion,
+      dim: settings.descriptorDim,
+    },
+    schedule: scheduleOf(settings),
+    settleMs: settings.planningSettleMs,
+    wanted: settings.wanted,
+    minFaces: settings.minIndexingListSize,
+    rules: {
+      rebuildDefault: settings.rebuildDefault,
+      maxRemovalForRebuild: settings.maxRemovalForRebuild,
+      maxRemovalRatio: settings.maxRemovalRatio,
+    },
+    keepVersions: settings.keepVersions,
+    deletedListGraceMs: settings.deletedListGraceS * 1000,
+    lookupPeriodMs: settings.lookupPeriodMs,
+    retentionPeriodMs: settings.retentionPeriodMs,
+  };
+}
+
+function healthChecks({
+  redis,
+  db,
+  storage,
+}: {
+  redis: RedisConnection;
+  db: FacesDb;
+  storage: IndexStorage;
+}): HealthCheck[] {
+  return [
+    { name: "redis", check: (signal) => redis.ping({ signal }) },
+    { name: "postgres", check: (signal) => db.ping({ signal }) },
+    {
+      name: "storage",
+      check: async (signal) => {
+        await storage.isMarkedRemoved({ indexId: randomUUID(), signal });
+      },
+    },
+  ];
+}
+
+/** Waits for Redis and Postgres, which may start later; what waiting cannot mend (bad_settings) is thrown. */
+async function untilUsable(
+  { log, redis, db }: { log: Logger; redis: RedisConnection; db: FacesDb },
+  signal: AbortSignal,
+): Promise<void> {
+  const usable = new AbortController();
+  let unmendable: unknown;
+  await repeat(
+    "start",
+    async () => {
+      try {
+        await redis.checkServer({ signal });
+        await db.ping({ signal });
+        usable.abort();
+      } catch (thrown) {
+        if (!isLimError(thrown, "bad_settings")) throw thrown;
+        unmendable = thrown;
+        usable.abort();
+      }
+      return { nextAfterMs: 0 };
+    },
+    { failurePauseMs: startRetryMs, log, signal: AbortSignal.any([signal, usable.signal]) },
+  );
+  if (unmendable !== undefined) throw unmendable;
+}

@@ -1,0 +1,152 @@
+import { randomUUID } from "node:crypto";
+import type { BuildRequest } from "@lim/contracts";
+import type { Log, TaskStore } from "@lim/coordination";
+import type { FacesDb } from "@lim/faces-db";
+import { type IndexStorage, newestOf, type PublishedIndex, type StorageListing } from "@lim/index-storage";
+import { mapBounded } from "./concurrency.ts";
+import { managerLimits } from "./limits.ts";
+import { type LookupDeps, observeIndexers } from "./lookup.ts";
+import type { ManagerMetrics } from "./metrics.ts";
+import {
+  buildPlan,
+  listsWhoseRemovalsMatter,
+  type NewestIndex,
+  type PlanDecision,
+  type PlanRules,
+  type PlanState,
+} from "./plan.ts";
+import { reportedBuilds } from "./reconcile.ts";
+import { isPlanDue, type Schedule } from "./schedule.ts";
+import type { WantedLists } from "./settings.ts";
+
+export interface PlanningDeps extends Pick<LookupDeps, "registry" | "client" | "staticOrigins"> {
+  store: TaskStore;
+  storage: IndexStorage;
+  db: FacesDb;
+  metrics: ManagerMetrics;
+  log: Log;
+  /** Redis' clock, so that managers whose clocks differ agree on whether a plan is due. */
+  nowMs: (signal: AbortSignal) => Promise<number>;
+  schedule: Schedule;
+  /** How long indexers may need to register anew where Redis has lost everything. */
+  settleMs: number;
+  wanted: WantedLists;
+  minFaces: number;
+  rules: PlanRules;
+  build: Pick<BuildRequest, "engine" | "params" | "descriptor_version" | "dim">;
+}
+
+/**
+ * Everything that a plan rests on, in an order that makes a change in between harmless: indexers before records,
+ * records before storage, storage before lists. So a build that ends meanwhile is seen in one place at least, and no
+ * list looks older than its index. Postgres is asked twice, plus once for each list whose removals matter.
+ */
+export async function readPlanState(deps: PlanningDeps, signal: AbortSignal): Promise<PlanState> {
+  const { store, storage, db, wanted, minFaces, rules } = deps;
+  const explicit = wanted.kind === "lists" ? wanted.listIds : undefined;
+  const indexers = await observeIndexers(deps, await store.indexing({ signal }), signal);
+  const listIds =
+    explicit ?? (await db.listStates({ minFaceCount: minFaces, signal })).map((list) => list.listId);
+  const openTasks = await store.openTasks(listIds, { signal });
+  const listing = await storage.list({ signal });
+  const lists = await db.listStates({ listIds, signal });
+  const known: Omit<PlanState, "pendingRemovals"> = {
+    wantedListIds: explicit,
+    minFaces,
+    lists,
+    newest: newestIndexes(deps, listing),
+    indexedLabels: new Set(listing.indexes.map((index) => index.label)),
+    openTasks,
+    building: new Map(reportedBuilds(indexers).map((build) => [build.listId, build.taskId])),
+    rules,
+  };
+  const pending = await mapBounded(
+    listsWhoseRemovalsMatter(known),
+    managerLimits.parallelCountQueries,
+    async (range) => [range.listId, (await db.countChanges({ ...range, signal })).removals] as const,
+  );
+  return { ...known, pendingRemovals: new Map(pending) };
+}
+
+function newestIndexes(deps: PlanningDeps, listing: StorageListing): Map<string, NewestIndex> {
+  const newest = new Map<string, NewestIndex>();
+  for (const label of new Set(listing.indexes.map((index) => index.label))) {
+    const index = newestOf(listing, label, deps.build.descriptor_version);
+    if (index) newest.set(label, toNewest(deps.build, index));
+  }
+  return newest;
+}
+
+function toNewest(build: PlanningDeps["build"], { indexId, meta }: PublishedIndex): NewestIndex {
+  return {
+    indexId,
+    historyId: meta.history_id,
+    revision: meta.revision,
+    count: meta.count,
+    removedSinceRebuild: meta.removed_since_rebuild,
+    sameBuildSettings:
+      meta.engine.name === build.engine &&
+      meta.dim === build.dim &&
+      meta.params.m === build.params.m &&
+      meta.params.ef_construction === build.params.ef_construction,
+  };
+}
+
+/** Creates the tasks of a plan. Ends early where this master was replaced. */
+export async function applyPlan(
+  deps: PlanningDeps,
+  plan: readonly PlanDecision[],
+  leadership: { epoch: number; signal: AbortSignal },
+): Promise<{ created: number; replaced: boolean }> {
+  let created = 0;
+  for (const decision of plan) {
+    if (leadership.signal.aborted) return { created, replaced: true };
+    if (decision.action === "skip") {
+      deps.log.debug(decision, "list skipped");
+      continue;
+    }
+    const { listId, mode, reason } = decision;
+    const result = await deps.store.create(
+      { taskId: randomUUID(), listId, mode, trigger: "plan", epoch: leadership.epoch },
+      { signal: leadership.signal },
+    );
+    if ("refusal" in result) {
+      deps.metrics.refusals.inc({ transition: "create", refusal: result.refusal });
+      deps.log.warn({ refusal: result.refusal }, "another master has taken over, planning ends");
+      return { created, replaced: true };
+    }
+    if ("conflict" in result) {
+      deps.log.info({ list_id: listId, task_id: result.conflict }, "list has got an open task meanwhile");
+      continue;
+    }
+    created++;
+    deps.metrics.plannedTasks.inc({ reason });
+    deps.log.info({ ...decision, task_id: result.created.task_id }, "task planned");
+  }
+  return { created, replaced: false };
+}
+
+/**
+ * Plans where it is due. The time of a plan is stored after its tasks, so a master that dies in between plans again.
+ * No last plan means an empty Redis, new or lost: builds may be running whose indexers are not registered yet, so a
+ * master plans only once it has led for `settleMs`.
+ */
+export async function planIfDue(
+  deps: PlanningDeps,
+  leadership: { epoch: number; signal: AbortSignal; sinceMs: number },
+): Promise<boolean> {
+  const { store, log } = deps;
+  const { signal } = leadership;
+  const nowMs = await deps.nowMs(signal);
+  const lastPlanMs = await store.lastPlanMs({ signal });
+  if (!isPlanDue(lastPlanMs, nowMs, deps.schedule)) return false;
+  if (lastPlanMs === undefined && performance.now() - leadership.sinceMs < deps.settleMs) return false;
+  const stopTimer = deps.metrics.planDuration.startTimer();
+  const plan = buildPlan(await readPlanState(deps, signal));
+  const { created, replaced } = await applyPlan(deps, plan, leadership);
+  if (replaced) return false;
+  const stored = await store.setLastPlanMs({ lastPlanMs: nowMs, epoch: leadership.epoch }, { signal });
+  if (!stored.ok) log.warn({ refusal: stored.refusal }, "another master has taken over, its plan counts");
+  log.info({ lists: plan.length, created, seconds: stopTimer() }, "planned");
+  return true;
+}

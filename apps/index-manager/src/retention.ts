@@ -1,0 +1,97 @@
+import type { Log, TaskStore } from "@lim/coordination";
+import type { FacesDb } from "@lim/faces-db";
+import type { IndexStorage, PublishedIndex } from "@lim/index-storage";
+import type { ManagerMetrics } from "./metrics.ts";
+
+export interface Removal {
+  indexId: string;
+  label: string;
+  reason: "outdated" | "list deleted";
+}
+
+/**
+ * Indexes past their retention. Of each label and descriptor version the newest `keepVersions` stay; labels with an
+ * open task are left alone, because the task may build upon any of theirs. Pure.
+ */
+export function chooseRemovals(state: {
+  /** Newest first within a label, as the storage lists them. */
+  indexes: readonly Pick<PublishedIndex, "indexId" | "label" | "meta">[];
+  keepVersions: number;
+  openLabels: ReadonlySet<string>;
+  /** Labels whose list has been gone for longer than the grace. */
+  deletedLabels: ReadonlySet<string>;
+}): Removal[] {
+  const kept = new Map<string, number>();
+  const removals: Removal[] = [];
+  for (const { indexId, label, meta } of state.indexes) {
+    if (state.openLabels.has(label)) continue;
+    if (state.deletedLabels.has(label)) {
+      removals.push({ indexId, label, reason: "list deleted" });
+      continue;
+    }
+    const group = `${label}/${meta.descriptor_version}`;
+    const before = kept.get(group) ?? 0;
+    if (before >= state.keepVersions) removals.push({ indexId, label, reason: "outdated" });
+    kept.set(group, before + 1);
+  }
+  return removals;
+}
+
+export interface RetentionDeps {
+  store: TaskStore;
+  storage: IndexStorage;
+  db: FacesDb;
+  metrics: ManagerMetrics;
+  log: Log;
+  keepVersions: number;
+  deletedListGraceMs: number;
+}
+
+export interface Retention {
+  once(signal: AbortSignal): Promise<void>;
+}
+
+/** Removes what `chooseRemovals` says and has the storage collect its garbage. */
+export function createRetention(deps: RetentionDeps): Retention {
+  /** Label → when this master first missed its list, by performance.now(). */
+  const missedSinceMs = new Map<string, number>();
+  return {
+    async once(signal) {
+      const { store, storage, db, log } = deps;
+      const labels = [...new Set((await storage.list({ signal })).indexes.map((index) => index.label))];
+      const lists = new Set((await db.listStates({ listIds: labels, signal })).map((list) => list.listId));
+      const deletedLabels = overdue(missedSinceMs, labels, lists, deps.deletedListGraceMs);
+      const openLabels = new Set((await store.openTasks(labels, { signal })).keys());
+      // Listed again after the records: an index that a task has just built from is then seen with its successor.
+      const { indexes } = await storage.list({ signal });
+      const removals = chooseRemovals({
+        indexes,
+        keepVersions: deps.keepVersions,
+        openLabels,
+        deletedLabels,
+      });
+      for (const { indexId, label, reason } of removals) {
+        if (signal.aborted) return;
+        const { removed } = await storage.remove({ indexId, signal });
+        if (!removed) continue;
+        deps.metrics.removedIndexes.inc({ reason });
+        log.info({ index_id: indexId, label, reason }, "index removed by retention");
+      }
+      const collected = await storage.collect({ signal });
+      if (collected.staging.length > 0) log.info(collected, "left-overs of builds collected");
+    },
+  };
+}
+
+function overdue(
+  missedSinceMs: Map<string, number>,
+  labels: readonly string[],
+  lists: ReadonlySet<string>,
+  graceMs: number,
+): Set<string> {
+  const nowMs = performance.now();
+  const gone = new Set(labels.filter((label) => !lists.has(label)));
+  for (const label of missedSinceMs.keys()) if (!gone.has(label)) missedSinceMs.delete(label);
+  for (const label of gone) if (!missedSinceMs.has(label)) missedSinceMs.set(label, nowMs);
+  return new Set([...gone].filter((label) => nowMs - (missedSinceMs.get(label) ?? nowMs) >= graceMs));
+}

@@ -1,0 +1,207 @@
+import { defaults, engineNameSchema, limits, uuidSchema } from "@lim/contracts";
+import { describeSettings, loadSettings } from "@lim/service-kit";
+import { z } from "zod";
+import { cronFault, isTimeZone, type Schedule } from "./schedule.ts";
+
+const int = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+const flag = z.stringbool({ truthy: ["true", "1"], falsy: ["false", "0"] });
+
+const addressSchema = (...protocols: string[]) =>
+  z
+    .string()
+    .refine(
+      (text) => URL.canParse(text) && protocols.includes(new URL(text).protocol),
+      `must be an address that begins with ${protocols.map((name) => `${name}//`).join(" or ")}`,
+    );
+
+export type WantedLists = { kind: "dynamic" } | { kind: "lists"; listIds: string[] };
+
+const wantedListsSchema = z.string().transform((text, context): WantedLists => {
+  if (text === "dynamic") return { kind: "dynamic" };
+  const result = z
+    .array(uuidSchema)
+    .min(1)
+    .safeParse(text.split(",").map((part) => part.trim()));
+  if (result.success) return { kind: "lists", listIds: [...new Set(result.data)] };
+  context.addIssue({ code: "custom", message: 'must be "dynamic" or list ids (UUIDs) separated by commas' });
+  return z.NEVER;
+});
+
+const maxStaticIndexers = 256;
+const originsSchema = z.string().transform((text, context): string[] => {
+  const parts = text.split(",").map((part) => part.trim());
+  const bad = parts.find((part) => !/^https?:\/\/[^/?#@]+\/?$/.test(part) || !URL.canParse(part));
+  if (bad === undefined && parts.length <= maxStaticIndexers)
+    return [...new Set(parts.map((part) => new URL(part).origin))];
+  context.addIssue({
+    code: "custom",
+    message: `must be at most ${maxStaticIndexers} origins like http://host:5180, separated by commas`,
+  });
+  return z.NEVER;
+});
+
+const cronSchema = z.string().superRefine((text, context) => {
+  const fault = cronFault(text);
+  if (fault) context.addIssue({ code: "custom", message: fault });
+});
+
+export const settingsShape = {
+  redisUrl: {
+    env: "REDIS_URL",
+    schema: addressSchema("redis:", "rediss:").describe("Redis with maxmemory-policy noeviction"),
+    secret: true,
+  },
+  databaseUrl: {
+    env: "DATABASE_URL",
+    schema: addressSchema("postgres:", "postgresql:").describe("Postgres with the faces"),
+    secret: true,
+  },
+  storageRoot: {
+    env: "LIM_STORAGE_ROOT",
+    schema: z.string().describe("Folder of the index storage, shared with indexers and matchers"),
+  },
+  host: { env: "LIM_MANAGER_HOST", schema: z.string().default("0.0.0.0").describe("Address to listen on") },
+  port: {
+    env: "LIM_MANAGER_PORT",
+    schema: int(0, 65_535).default(defaults.managerPort).describe("Port to listen on; 0 takes a free one"),
+  },
+  masterLock: {
+    env: "LIM_MANAGER_MASTER_LOCK",
+    schema: z
+      .string()
+      .regex(/^[^\s{}]{1,200}$/, "must have no space or brace")
+      .default(defaults.managerMasterLock)
+      .describe("Key of the master's lock; managers with the same one elect a master among them"),
+  },
+  leaseTtlMs: {
+    env: "LIM_MANAGER_LEASE_TTL_MS",
+    schema: int(500, 600_000).default(defaults.masterLeaseTtlMs).describe("The master's lease"),
+  },
+  planningPeriodS: {
+    env: "LIM_PLANNING_PERIOD_S",
+    schema: int(1, 31_536_000).default(3_600).describe("Seconds between plans"),
+  },
+  planningSchedule: {
+    env: "LIM_PLANNING_SCHEDULE",
+    schema: cronSchema.optional().describe("Cron string of 5 or 6 fields; wins over the period"),
+  },
+  planningTimeZone: {
+    env: "LIM_PLANNING_TIME_ZONE",
+    schema: z
+      .string()
+      .refine(isTimeZone, "must be a time zone like Europe/Berlin")
+      .default("UTC")
+      .describe("Time zone of the schedule"),
+  },
+  planningSettleMs: {
+    env: "LIM_PLANNING_SETTLE_MS",
+    schema: int(0, 600_000)
+      .default(5_000)
+      .describe(
+        "Wait of a new master that finds no last plan: indexers register within it, so no build is planned twice",
+      ),
+  },
+  lookupPeriodMs: {
+    env: "LIM_LOOKUP_PERIOD_MS",
+    schema: int(50, 60_000).default(1_000).describe("Pause between looks at the indexers"),
+  },
+  wanted: {
+    env: "LIM_LISTS",
+    schema: wantedListsSchema
+      .prefault("dynamic")
+      .describe('"dynamic": every list that is large enough; or list ids separated by commas'),
+  },
+  minIndexingListSize: {
+    env: "LIM_MIN_INDEXING_LIST_SIZE",
+    schema: int(1, Number.MAX_SAFE_INTEGER).default(50_000).describe("Faces that make a list worth an index"),
+  },
+  rebuildDefault: {
+    env: "LIM_REBUILD_DEFAULT",
+    schema: flag.default(true).describe("true: build anew; false: update the newest index where that works"),
+  },
+  maxRemovalForRebuild: {
+    env: "LIM_MAX_REMOVAL_FOR_REBUILD",
+    schema: int(0, Number.MAX_SAFE_INTEGER)
+      .default(0)
+      .describe("More removals than this since the last full build ask for another; 0: never"),
+  },
+  maxRemovalRatio: {
+    env: "LIM_MAX_REMOVAL_RATIO",
+    schema: z.coerce
+      .number()
+      .gt(0)
+      .max(1)
+      .optional()
+      .describe("The same by share of the index; off where unset, 0.1 recommended"),
+  },
+  indexers: {
+    env: "LIM_INDEXERS",
+    schema: originsSchema
+      .optional()
+      .describe("Origins of indexers, separated by commas, besides those that register"),
+  },
+  engine: {
+    env: "LIM_ENGINE",
+    schema: engineNameSchema.default("hnswlib").describe("Engine of new indexes"),
+  },
+  m: { env: "LIM_M", schema: int(2, 100).default(defaults.m).describe("Neighbours of a node") },
+  efConstruction: {
+    env: "LIM_EF_CONSTRUCTION",
+    schema: int(10, 2_000).default(defaults.efConstruction).describe("Width of the search while building"),
+  },
+  descriptorVersion: {
+    env: "LIM_DESCRIPTOR_VERSION",
+    schema: int(0, 2 ** 31 - 1)
+      .default(defaults.descriptorVersion)
+      .describe("Version that is indexed and served"),
+  },
+  descriptorDim: {
+    env: "LIM_DESCRIPTOR_DIM",
+    schema: int(limits.minDim, limits.maxDim).default(defaults.descriptorDim).describe("Its dimensions"),
+  },
+  keepVersions: {
+    env: "LIM_KEEP_VERSIONS",
+    schema: int(1, 1_000).default(2).describe("Indexes kept of a list, the newest included"),
+  },
+  retentionPeriodMs: {
+    env: "LIM_RETENTION_PERIOD_MS",
+    schema: int(100, 86_400_000)
+      .default(60_000)
+      .describe("Pause between removals of what is past its retention"),
+  },
+  deletedListGraceS: {
+    env: "LIM_DELETED_LIST_GRACE_S",
+    schema: int(0, 31_536_000)
+      .default(3_600)
+      .describe("How long indexes of a deleted list stay, as seen by one master"),
+  },
+  logLevel: {
+    env: "LOG_LEVEL",
+    schema: z
+      .enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"])
+      .default("info")
+      .describe("Least level that is logged"),
+  },
+};
+
+export type Settings = ReturnType<typeof loadSettings<typeof settingsShape>>;
+
+/** Throws bad_settings with every fault. */
+export function readSettings(env: Readonly<Record<string, string | undefined>>): Settings {
+  return loadSettings(settingsShape, env);
+}
+
+export function helpText(): string {
+  return [
+    "index-manager: plans, queues and dispatches index builds; HTTP API under /1, documentation under /docs.",
+    "",
+    "Settings (environment):",
+    describeSettings(settingsShape),
+  ].join("\n");
+}
+
+export function scheduleOf(settings: Settings): Schedule {
+  return settings.planningSchedule === undefined
+    ? { kind: "period", periodMs: settings.planningPeriodS * 1000 }
+    : { kind: "cron", expression: settings.planningSchedule, timeZone: settings.planningTimeZone };
+}
