@@ -12,7 +12,7 @@ import type { PostgresOptions } from "./postgres.ts";
 import { type PostgresBinaries, postgresBinaries } from "./postgres-binaries.ts";
 import { postgresHome } from "./postgres-home.ts";
 import { commandLineOf, processIdentity } from "./process-identity.ts";
-import { logSize, logTail, type ServerProcess, spawnServer } from "./spawn-server.ts";
+import { logSize, logTail, type ServerProcess, spawnServer, throwIfAborted } from "./spawn-server.ts";
 import { connectRaw, ensureDatabase, errorCode, withDatabase } from "./sql.ts";
 
 /** Recovery after a crash replays the log first, so this is generous. */
@@ -45,9 +45,10 @@ export async function startEmbeddedPostgres(options: PostgresOptions): Promise<L
     binaries: await postgresBinaries(account, home),
   };
   await reapLeftovers(options.ledgerDir ?? dir);
-  const password = await prepareData(place, options.settings ?? {});
+  const password = await prepareData(place, options);
   await clearStalePidFile(place.dataDir);
   for (let attempt = 1; ; attempt++) {
+    throwIfAborted(options.signal, "Postgres");
     const started = await startOnce(place, password, options);
     if (typeof started !== "string") return started;
     const retryable =
@@ -60,7 +61,7 @@ export async function startEmbeddedPostgres(options: PostgresOptions): Promise<L
 }
 
 /** Makes the data folder where there is none; resolves with the superuser's password. */
-async function prepareData(place: Place, settings: Readonly<Record<string, string>>): Promise<string> {
+async function prepareData(place: Place, options: PostgresOptions): Promise<string> {
   const { home, dataDir, binaries } = place;
   const passwordPath = join(home, "postgres-password");
   const made = await readIfThere(join(dataDir, "PG_VERSION"));
@@ -82,7 +83,7 @@ async function prepareData(place: Place, settings: Readonly<Record<string, strin
   await removeBrokenOff(home);
   const fresh = randomBytes(24).toString("base64url");
   await writeFile(`${passwordPath}.draft`, fresh, { mode: 0o600 });
-  await initialise(place, fresh, settings.fsync !== "off");
+  await initialise(place, fresh, { durable: options.settings?.fsync !== "off", signal: options.signal });
   await rename(`${passwordPath}.draft`, passwordPath);
   await rename(join(home, `postgres-init-${process.pid}`, "data"), dataDir);
   await rm(join(home, `postgres-init-${process.pid}`), { recursive: true, force: true });
@@ -116,7 +117,11 @@ async function removeBrokenOff(home: string): Promise<void> {
 }
 
 /** initdb in a folder of its own, renamed by the caller once whole: what a failed or killed run leaves is never used. */
-async function initialise(place: Place, password: string, durable: boolean): Promise<void> {
+async function initialise(
+  place: Place,
+  password: string,
+  how: { durable: boolean; signal: AbortSignal | undefined },
+): Promise<void> {
   const { home, account, binaries } = place;
   const draft = join(home, `postgres-init-${process.pid}`);
   const passwordFile = join(draft, "password");
@@ -128,21 +133,25 @@ async function initialise(place: Place, password: string, durable: boolean): Pro
       const args = [
         ...["-D", join(draft, "data"), "-U", superuser, `--pwfile=${passwordFile}`, "--auth=scram-sha-256"],
         ...["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"],
-        ...["--no-instructions", ...(durable ? [] : ["--no-sync"])],
+        ...["--no-instructions", ...(how.durable ? [] : ["--no-sync"])],
       ];
       const options = {
         cwd: draft,
         env: { PATH: process.env.PATH ?? "", LC_ALL: "C" },
         timeout: initLimitMs,
+        signal: how.signal,
         ...(account ? { uid: account.uid, gid: account.gid } : {}),
       };
       execFile(binaries.initdb, args, options, (error, stdout, stderr) => {
-        if (error) fail(new LimError("bad_settings", `initdb failed: ${stderr || stdout || error.message}`));
+        if (how.signal?.aborted) fail(new LimError("aborted", "initdb was cancelled"));
+        else if (error)
+          fail(new LimError("bad_settings", `initdb failed: ${stderr || stdout || error.message}`));
         else done();
       });
     });
   } catch (error) {
-    await rm(draft, { recursive: true, force: true });
+    // A cancelled initdb may still be tidying up after itself.
+    await rm(draft, { recursive: true, force: true, maxRetries: 10 });
     throw error;
   }
 }
@@ -194,7 +203,7 @@ async function startOnce(
   );
   const adminUrl = `postgres://${superuser}:${password}@127.0.0.1:${port}/postgres`;
   try {
-    const fault = await waitForSessions(adminUrl, server);
+    const fault = await waitForSessions(adminUrl, server, options.signal);
     if (fault !== undefined) {
       await server.stop();
       return `${await logTail(place.logPath, logStart)}\n(${fault})`;
@@ -208,9 +217,14 @@ async function startOnce(
 }
 
 /** Why no session could be had; undefined once one was. */
-async function waitForSessions(adminUrl: string, server: ServerProcess): Promise<string | undefined> {
+async function waitForSessions(
+  adminUrl: string,
+  server: ServerProcess,
+  signal: AbortSignal | undefined,
+): Promise<string | undefined> {
   const deadline = performance.now() + startLimitMs;
   for (;;) {
+    throwIfAborted(signal, "Postgres");
     const ended = server.ended();
     if (ended !== undefined) return ended;
     try {

@@ -16,6 +16,8 @@ export interface PostgresOptions {
   settings?: Readonly<Record<string, string>>;
   /** Folder of the process ledger; default `dir`. */
   ledgerDir?: string;
+  /** Ends the start with the error aborted; nothing stays behind. */
+  signal?: AbortSignal | undefined;
 }
 
 /**

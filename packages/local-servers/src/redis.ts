@@ -7,7 +7,7 @@ import { freePort } from "./free-port.ts";
 import { openProcessLedger } from "./ledger.ts";
 import type { LocalServer } from "./local-server.ts";
 import { pingRedis } from "./redis-ping.ts";
-import { logSize, logTail, type ServerProcess, spawnServer } from "./spawn-server.ts";
+import { logSize, logTail, type ServerProcess, spawnServer, throwIfAborted } from "./spawn-server.ts";
 
 export interface RedisOptions {
   /** Folder for logs, data and process ids. */
@@ -18,6 +18,8 @@ export interface RedisOptions {
   extraArgs?: readonly string[];
   /** Folder of the process ledger; default `dir`. */
   ledgerDir?: string;
+  /** Ends the start with the error aborted; nothing stays behind. */
+  signal?: AbortSignal | undefined;
 }
 
 /** A server that has not answered by then is given up. */
@@ -86,7 +88,7 @@ async function startPrivate(command: string, port: number, options: RedisOptions
   );
   const url = `redis://127.0.0.1:${port}`;
   try {
-    await waitForPing(url, server, { path: logPath, start: logStart });
+    await waitForPing(url, server, { path: logPath, start: logStart }, options.signal);
   } catch (error) {
     await server.stop();
     throw error;
@@ -101,9 +103,11 @@ async function waitForPing(
   url: string,
   server: ServerProcess,
   log: { path: string; start: number },
+  signal: AbortSignal | undefined,
 ): Promise<void> {
   const deadline = performance.now() + startLimitMs;
   for (;;) {
+    throwIfAborted(signal, "Redis");
     const fault = await pingRedis(url, 1_000).then(
       () => undefined,
       (error: unknown) => error,

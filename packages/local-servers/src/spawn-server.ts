@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { open, stat } from "node:fs/promises";
+import { open, rename, stat } from "node:fs/promises";
+import { LimError } from "@lim/contracts";
 import type { ProcessLedger } from "./ledger.ts";
 
 export interface ServerSpec {
@@ -38,6 +39,7 @@ function setExitHook(): void {
 /** Starts a server in a session of its own, so that Ctrl-C at the terminal reaches it only through its owner's order. */
 export async function spawnServer(spec: ServerSpec, ledger: ProcessLedger): Promise<ServerProcess> {
   setExitHook();
+  if ((await logSize(spec.logPath)) > maxLogBytes) await rename(spec.logPath, `${spec.logPath}.old`);
   const log = openSync(spec.logPath, "a", 0o600);
   let child: ChildProcess;
   try {
@@ -88,6 +90,8 @@ export async function spawnServer(spec: ServerSpec, ledger: ProcessLedger): Prom
 }
 
 const killLimitMs = 10_000;
+/** A log that is longer at the next start is set aside; one older log is kept. */
+const maxLogBytes = 10_000_000;
 
 async function within(gone: Promise<void>, limitMs: number): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
@@ -96,6 +100,11 @@ async function within(gone: Promise<void>, limitMs: number): Promise<void> {
   });
   await Promise.race([gone, limit]);
   clearTimeout(timer);
+}
+
+/** Throws aborted; the starters look here wherever they wait. */
+export function throwIfAborted(signal: AbortSignal | undefined, what: string): void {
+  if (signal?.aborted) throw new LimError("aborted", `${what} was cancelled while starting`);
 }
 
 /** Longest piece of a log that an error carries. */

@@ -1,6 +1,7 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readFile, readlink, rm, rmdir, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -43,10 +44,19 @@ describe("startPostgres", () => {
         await server.stop();
         expect(server.pids.some(isAlive)).toBe(false);
       });
-      await writeFile(join(dir, "postgres-data", "postmaster.pid"), `${process.pid}\n`);
-      await withPostgres(dir, async (server) => {
-        expect(await ask(server.url, "SELECT n FROM kept")).toEqual([{ n: 1 }]);
-      });
+      // Postgres itself believes a pid file whose process is alive and of its own user.
+      const { uid, gid } = await stat(join(dir, "postgres-data"));
+      const stranger = spawn("sleep", ["60"], { cwd: "/", uid, gid });
+      await once(stranger, "spawn");
+      try {
+        await writeFile(join(dir, "postgres-data", "postmaster.pid"), `${stranger.pid}\n`);
+        await withPostgres(dir, async (server) => {
+          expect(await ask(server.url, "SELECT n FROM kept")).toEqual([{ n: 1 }]);
+        });
+        expect(isAlive(stranger.pid ?? 0)).toBe(true);
+      } finally {
+        stranger.kill();
+      }
     }));
 
   it("asks for a generated password that only the owner can read and that no log or process list shows", () =>
@@ -117,6 +127,17 @@ describe("startPostgres", () => {
       await writeFile(versionPath, version);
       await rm(join(dir, "postgres-password"));
       await expect(startPostgres({ dir, database: "faces" })).rejects.toThrow(/postgres-password is missing/);
+    }));
+
+  it("can be cancelled while it makes or starts the server, and leaves nothing that a later start minds", () =>
+    withFolder(async (dir) => {
+      const inInit = startPostgres({ dir, database: "faces", settings, signal: AbortSignal.timeout(150) });
+      await expect(inInit).rejects.toMatchObject({ errorName: "aborted" });
+      expect((await readdir(dir)).filter((name) => name.startsWith("postgres-init"))).toEqual([]);
+      await withPostgres(dir, async () => {});
+      const inStart = startPostgres({ dir, database: "faces", settings, signal: AbortSignal.abort() });
+      await expect(inStart).rejects.toMatchObject({ errorName: "aborted" });
+      await withPostgres(dir, async () => {});
     }));
 
   const isRoot = process.getuid?.() === 0;
