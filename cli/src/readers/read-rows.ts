@@ -1,0 +1,107 @@
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { open, stat } from "node:fs/promises";
+import { extname, resolve } from "node:path";
+import { LimError } from "@lim/contracts";
+import type { ImportFault, ImportRow } from "@lim/faces-db";
+import { readCsv } from "./csv.ts";
+import { readF32 } from "./f32.ts";
+import { readNdjson } from "./ndjson.ts";
+
+export const sourceFormats = ["ndjson", "csv", "f32"] as const;
+export type SourceFormat = (typeof sourceFormats)[number];
+
+export interface DescriptorSource {
+  format: SourceFormat;
+  /** Identifies path and content: the same file resumes, a changed one does not. */
+  sourceKey: string;
+  sizeBytes: number;
+  rows: AsyncIterable<ImportRow | ImportFault>;
+  /** Bytes read so far; progress by bytes needs no count of rows beforehand. */
+  readBytes: () => number;
+}
+
+export interface SourceOptions {
+  path: string;
+  format?: SourceFormat | undefined;
+  dim: number;
+  /** CSV of names beside a .f32 file. */
+  names?: string | undefined;
+  signal: AbortSignal;
+}
+
+const fingerprintBytes = 1 << 20;
+
+/** Size, both ends and the options that shape the rows: enough to tell another file from the one half imported. */
+async function fingerprint(path: string, sizeBytes: number, shape: string): Promise<string> {
+  const hash = createHash("sha256").update(`${shape}|${sizeBytes}|`);
+  const file = await open(path, "r");
+  try {
+    const chunk = Buffer.alloc(Math.min(fingerprintBytes, sizeBytes));
+    for (const position of new Set([0, Math.max(0, sizeBytes - chunk.length)])) {
+      const { bytesRead } = await file.read(chunk, 0, chunk.length, position);
+      hash.update(chunk.subarray(0, bytesRead));
+    }
+  } finally {
+    await file.close();
+  }
+  return hash.digest("hex");
+}
+
+function formatOf(path: string): SourceFormat {
+  switch (extname(path).toLowerCase()) {
+    case ".ndjson":
+    case ".jsonl":
+      return "ndjson";
+    case ".csv":
+      return "csv";
+    case ".f32":
+      return "f32";
+    default:
+      throw new LimError(
+        "bad_input",
+        `cannot tell the format of ${path}: use --format ${sourceFormats.join("|")}`,
+      );
+  }
+}
+
+/** Opens a file of descriptors. Faults of single rows come as ImportFault; a file that cannot be read throws. */
+export async function openSource(options: SourceOptions): Promise<DescriptorSource> {
+  const path = resolve(options.path);
+  const info = await stat(path).catch((cause: unknown) => {
+    throw new LimError("bad_input", `cannot read ${path}`, { cause });
+  });
+  if (!info.isFile()) throw new LimError("bad_input", `${path} is not a file`);
+  const format = options.format ?? formatOf(path);
+  if (format !== "f32" && options.names !== undefined)
+    throw new LimError("bad_input", "--names goes with a .f32 file only");
+  let readBytes = 0;
+  const stream = () => {
+    const input = createReadStream(path, { highWaterMark: 1 << 20, signal: options.signal });
+    input.on("data", (chunk) => {
+      readBytes += chunk.length;
+    });
+    return input;
+  };
+  const shape = `${format}|${options.dim}|${options.names ? await namesShape(options.names) : ""}`;
+  return {
+    format,
+    sizeBytes: info.size,
+    sourceKey: await fingerprint(path, info.size, shape),
+    readBytes: () => readBytes,
+    rows:
+      format === "ndjson"
+        ? readNdjson(stream)
+        : format === "csv"
+          ? readCsv(stream, options.dim)
+          : readF32(stream, { dim: options.dim, sizeBytes: info.size, path, names: options.names }),
+  };
+}
+
+async function namesShape(names: string): Promise<string> {
+  const path = resolve(names);
+  const info = await stat(path).catch((cause: unknown) => {
+    throw new LimError("bad_input", `cannot read ${path}`, { cause });
+  });
+  return fingerprint(path, info.size, "names");
+}

@@ -1,0 +1,51 @@
+import { createHash } from "node:crypto";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { defaults, LimError } from "@lim/contracts";
+
+/** What `lim` takes from the environment; the options of a command win over it. */
+export interface CliSettings {
+  redisUrl: string | undefined;
+  databaseUrl: string | undefined;
+  storageRoot: string | undefined;
+  managerUrl: string;
+  /** Where `lim up` keeps its servers' data, indexes and process ids. */
+  home: string;
+  /** Where `lim demo` keeps its own while it runs: one place per checkout, so that the next start finds leftovers. */
+  demoHome: string;
+  descriptorVersion: number;
+  dim: number;
+}
+
+export const projectRoot = fileURLToPath(new URL("../../", import.meta.url));
+
+function positiveInteger(name: string, text: string | undefined, fallback: number): number {
+  if (text === undefined || text === "") return fallback;
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1)
+    throw new LimError("bad_settings", `${name} must be a positive integer, not "${text}"`);
+  return value;
+}
+
+function optional(text: string | undefined): string | undefined {
+  return text === undefined || text === "" ? undefined : text;
+}
+
+export function readSettings(env: Readonly<Record<string, string | undefined>> = process.env): CliSettings {
+  const checkout = createHash("sha256").update(projectRoot).digest("hex").slice(0, 12);
+  return {
+    redisUrl: optional(env.REDIS_URL),
+    databaseUrl: optional(env.DATABASE_URL),
+    storageRoot: optional(env.LIM_STORAGE_ROOT),
+    managerUrl: optional(env.LIM_MANAGER_URL) ?? `http://127.0.0.1:${defaults.managerPort}`,
+    home: resolve(optional(env.LIM_HOME) ?? join(projectRoot, ".lim")),
+    demoHome: join(tmpdir(), `lim-demo-${checkout}`),
+    descriptorVersion: positiveInteger(
+      "LIM_DESCRIPTOR_VERSION",
+      env.LIM_DESCRIPTOR_VERSION,
+      defaults.descriptorVersion,
+    ),
+    dim: positiveInteger("LIM_DESCRIPTOR_DIM", env.LIM_DESCRIPTOR_DIM, defaults.descriptorDim),
+  };
+}
