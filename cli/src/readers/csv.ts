@@ -30,7 +30,7 @@ export async function* readCsv(open: () => ReadStream, dim: number): AsyncGenera
     if (record.length === 1 && record[0] === "") continue;
     const descriptor =
       columns.descriptor === undefined
-        ? columns.numbers.map((column) => record[column] ?? "").join(" ")
+        ? columns.numbers.map((column) => record[column]?.trim() || "?").join(" ")
         : record[columns.descriptor];
     yield toImportRow(line, {
       faceId: columns.faceId === undefined ? undefined : record[columns.faceId],
