@@ -1,4 +1,4 @@
-import { defaults, replyStreamPrefix } from "@lim/contracts";
+import { defaults, LimError, replyStreamPrefix } from "@lim/contracts";
 import type { KeyNames } from "./port.ts";
 
 export const defaultKeyNames: KeyNames = {
@@ -44,6 +44,12 @@ export class Keys {
   readonly removedPrefix: string;
 
   constructor(names: KeyNames) {
+    // A brace would make a hash tag of its own, and the lock would leave its state's slot.
+    if (!/^[^{}]+$/.test(names.masterLock))
+      throw new LimError(
+        "bad_settings",
+        `the master lock's name "${names.masterLock}" is empty or has a brace`,
+      );
     const tag = `{${names.masterLock}}`;
     this.names = names;
     this.masterLock = names.masterLock;

@@ -7,7 +7,7 @@ import { abortable, abortedError, redisFailure } from "./failures.ts";
 import type { Log } from "./log.ts";
 import type { Cancellable, RedisConnection } from "./port.ts";
 
-export const minLeaseTtlMs = 100;
+const minLeaseTtlMs = 100;
 /** A renewal is due three times a lease, so that two may fail. */
 const renewalsPerLease = 3;
 /** Tries per lease once a renewal failed, until the deadline ends the lease. */

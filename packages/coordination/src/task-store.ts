@@ -19,7 +19,7 @@ import { errorText, microsecondsOf, recordOf, recordOfPairs, type TaskRecord } f
 /** Records, ids or labels of one round trip. */
 const chunkSize = 200;
 /** Tasks that one listing returns at most, and without a `limit`. */
-export const maxListedTasks = 10_000;
+const maxListedTasks = 10_000;
 /** How long a build of a task that was removed while it ran is kept from being adopted. */
 const removedMarkTtlMs = 24 * 3_600_000;
 

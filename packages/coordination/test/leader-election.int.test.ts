@@ -2,8 +2,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { eventually, type ManagedProcess, startProcess } from "@lim/testkit";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { commandClient } from "../src/connection.ts";
 import { Keys } from "../src/keys.ts";
 import { createLeaderElection } from "../src/leader-election.ts";
+import { loadScript, runScript } from "../src/lua.ts";
 import type { KeyNames, LeaderElection, Leadership } from "../src/port.ts";
 import { createTaskStore } from "../src/task-store.ts";
 import { freshKeyNames, type RedisFixture, startFixture } from "./support.ts";
@@ -113,6 +115,24 @@ describe("leader election", () => {
       refusal: "stale_epoch",
     });
     expect(await store.setLastPlanMs({ lastPlanMs: 2, epoch: next.epoch })).toEqual({ ok: true });
+  });
+
+  it("counts on from an epoch that is ahead of Redis' clock, digit by digit (I4)", async () => {
+    const keys = freshKeyNames();
+    const ahead = 8_999_999_999_999_990;
+    await fixture.raw.set(new Keys(keys).epoch, String(ahead));
+    expect((await leading(stand(keys))).epoch).toBe(ahead + 1);
+    expect(await fixture.raw.get(new Keys(keys).epoch)).toBe(String(ahead + 1));
+  });
+
+  it("gives no epoch to who lost the lock before claiming it (I4)", async () => {
+    const keys = new Keys(freshKeyNames());
+    await fixture.raw.set(keys.masterLock, "another", "PX", 5_000);
+    await fixture.raw.set(keys.epoch, "7");
+    const claim = loadScript("epoch_claim", String);
+    const client = commandClient(fixture.connect());
+    expect(await runScript(client, claim, { keys: [keys.masterLock, keys.epoch], args: ["late"] })).toBe("");
+    expect(await fixture.raw.get(keys.epoch)).toBe("7");
   });
 
   it("hands over within the lease and a second when the master's process is killed", async () => {
