@@ -1,4 +1,5 @@
-import type { Match } from "@lim/contracts";
+import { LimError, type Match, readUuid, uuidBytes } from "@lim/contracts";
+import { assertIdBytes, IdTable, isZeroId } from "./id-table.ts";
 import type { Cancellable, VectorIndex } from "./port.ts";
 
 /** State of one face in a change: its vector, or gone. */
@@ -38,4 +39,235 @@ export interface KeyedIndex {
 }
 
 /** Wraps a loaded or new index. `ids` must hold index.slots × 16 bytes; duplicates are `index_refused`. */
-export declare function createKeyedIndex(index: VectorIndex, ids?: Uint8Array): KeyedIndex;
+export function createKeyedIndex(index: VectorIndex, ids?: Uint8Array): KeyedIndex {
+  return new KeyedIndexOverEngine(index, ids);
+}
+
+class KeyedIndexOverEngine implements KeyedIndex {
+  readonly index: VectorIndex;
+  /** Ids stay with their positions when these are removed: answers of searches begun before still need them. */
+  private readonly ids: IdTable;
+  /** One byte a position: 1 = removed. */
+  private removed: Uint8Array;
+  private positions: number;
+  /** Changes one after another: each needs to know the positions that it will get. */
+  private lastChange: Promise<unknown> = Promise.resolve();
+
+  constructor(index: VectorIndex, ids: Uint8Array | undefined) {
+    this.index = index;
+    this.positions = index.slots;
+    this.ids = new IdTable(Math.max(index.slots, index.capacity));
+    this.removed = new Uint8Array(Math.max(index.slots, 16));
+    if (ids) this.fill(ids);
+    else if (index.slots > 0) throw new LimError("bad_input", "an index with content needs its ids");
+  }
+
+  get count(): number {
+    return this.ids.live;
+  }
+
+  has(faceId: string): boolean {
+    return this.ids.find(faceId) !== undefined;
+  }
+
+  addNew(faceIds: Uint8Array, vectors: Float32Array, options: Cancellable = {}): Promise<void> {
+    return this.alone(async () => {
+      const rows = vectors.length / this.index.dim;
+      assertIdBytes(faceIds, rows);
+      const first = this.positions;
+      this.grow(first + rows);
+      // Linked one by one, so that a duplicate within the batch is found as one that was there already.
+      let linked = 0;
+      try {
+        for (; linked < rows; linked++) {
+          const id = faceIds.subarray(linked * uuidBytes, (linked + 1) * uuidBytes);
+          if (isZeroId(faceIds, linked)) throw new LimError("bad_input", "the all-zero face id is reserved");
+          if (this.ids.findBytes(faceIds, linked) !== undefined)
+            throw new LimError("bad_input", `face ${readUuid(id)} is in the index already or named twice`);
+          this.ids.write(first + linked, id);
+          this.ids.link(first + linked);
+        }
+        if (rows > 0) this.expect(first, await this.index.add(vectors, options));
+      } catch (thrown) {
+        for (let i = 0; i < linked; i++) this.ids.unlink(first + i);
+        this.abandon(first);
+        throw thrown;
+      }
+      this.positions = first + rows;
+    });
+  }
+
+  apply(change: KeyedChange, options: Cancellable = {}): Promise<AppliedCounts> {
+    return this.alone(async () => {
+      const { dim } = this.index;
+      const wanted = this.distinct(change);
+      const counts: AppliedCounts = { added: 0, replaced: 0, removed: 0, unchanged: 0 };
+      const unchanged = await this.unchangedOf(wanted.upserts, options);
+      const upserts = wanted.upserts.filter((_, i) => !unchanged.has(i));
+      counts.unchanged = unchanged.size;
+      const remove: number[] = [];
+      for (const { position } of upserts) {
+        if (position === undefined) counts.added++;
+        else {
+          counts.replaced++;
+          remove.push(position);
+        }
+      }
+      for (const position of wanted.removals) {
+        if (position === undefined) counts.unchanged++;
+        else {
+          counts.removed++;
+          remove.push(position);
+        }
+      }
+      if (upserts.length + remove.length === 0) return counts;
+      const first = this.positions;
+      const add = new Float32Array(upserts.length * dim);
+      this.grow(first + upserts.length);
+      upserts.forEach(({ faceId, vector }, i) => {
+        add.set(vector, i * dim);
+        this.ids.writeText(first + i, faceId);
+      });
+      try {
+        this.expect(first, await this.index.change({ add, remove: Uint32Array.from(remove) }, options));
+      } catch (thrown) {
+        this.abandon(first);
+        throw thrown;
+      }
+      for (const position of remove) {
+        this.ids.unlink(position);
+        this.removed[position] = 1;
+      }
+      for (let i = 0; i < upserts.length; i++) this.ids.link(first + i);
+      this.positions = first + upserts.length;
+      return counts;
+    });
+  }
+
+  async search(
+    queries: Float32Array,
+    options: Cancellable & { limit: number; ef: number; threshold?: number },
+  ): Promise<Match[][]> {
+    const { limit, ef, threshold = 0, signal } = options;
+    const found = await this.index.search(queries, { k: limit, ef, signal });
+    const answers: Match[][] = [];
+    for (let query = 0; query < found.counts.length; query++) {
+      const matches: Match[] = [];
+      const faces = new Set<string>();
+      const start = query * found.k;
+      for (let i = start; i < start + (found.counts[query] ?? 0); i++) {
+        const similarity = found.similarities[i] ?? 0;
+        if (similarity < threshold) break;
+        const faceId = this.ids.textOf(found.positions[i] ?? 0);
+        if (faces.has(faceId)) continue;
+        faces.add(faceId);
+        matches.push([faceId, similarity]);
+      }
+      answers.push(matches);
+    }
+    return answers;
+  }
+
+  exportIds(): Uint8Array {
+    const out = new Uint8Array(this.positions * uuidBytes);
+    for (let position = 0; position < this.positions; position++)
+      if (this.removed[position] !== 1) out.set(this.ids.idBytes(position), position * uuidBytes);
+    return out;
+  }
+
+  close(): Promise<void> {
+    return this.index.close();
+  }
+
+  private fill(ids: Uint8Array): void {
+    if (ids.length !== this.positions * uuidBytes)
+      throw new LimError("index_refused", `${ids.length} bytes of ids for ${this.positions} positions`);
+    for (let position = 0; position < this.positions; position++) {
+      if (isZeroId(ids, position)) {
+        this.removed[position] = 1;
+        continue;
+      }
+      if (this.ids.findBytes(ids, position) !== undefined)
+        throw new LimError(
+          "index_refused",
+          `face ${readUuid(ids, position * uuidBytes)} is in the ids twice`,
+        );
+      this.ids.write(position, ids.subarray(position * uuidBytes, (position + 1) * uuidBytes));
+      this.ids.link(position);
+    }
+    if (this.count !== this.index.count)
+      throw new LimError(
+        "index_refused",
+        `ids name ${this.count} faces, the engine holds ${this.index.count}`,
+      );
+  }
+
+  private distinct(change: KeyedChange) {
+    const named = new Set<string>();
+    const claim = (faceId: string) => {
+      const position = this.ids.find(faceId);
+      const key = faceId.toLowerCase().replaceAll("-", "");
+      if (named.has(key)) throw new LimError("bad_input", `face ${faceId} is named twice in one change`);
+      if (/^0+$/.test(key)) throw new LimError("bad_input", "the all-zero face id is reserved");
+      named.add(key);
+      return position;
+    };
+    const upserts = change.upserts.map(({ faceId, vector }) => {
+      if (vector.length !== this.index.dim)
+        throw new LimError("bad_input", `vector of face ${faceId} has ${vector.length} dimensions`);
+      return { faceId, vector, position: claim(faceId) };
+    });
+    return { upserts, removals: change.removals.map(claim) };
+  }
+
+  /** Rows of `upserts` whose vector is the indexed one, bit by bit. */
+  private async unchangedOf(
+    upserts: readonly { vector: Float32Array; position: number | undefined }[],
+    options: Cancellable,
+  ): Promise<Set<number>> {
+    const unchanged = new Set<number>();
+    const rows: number[] = [];
+    const positions: number[] = [];
+    upserts.forEach(({ position }, row) => {
+      if (position === undefined) return;
+      rows.push(row);
+      positions.push(position);
+    });
+    if (rows.length === 0) return unchanged;
+    const { dim } = this.index;
+    const held = await this.index.read(Uint32Array.from(positions), options);
+    rows.forEach((row, i) => {
+      const offset = i * dim;
+      if (upserts[row]?.vector.every((value, d) => value === held[offset + d])) unchanged.add(row);
+    });
+    return unchanged;
+  }
+
+  /** Positions that a failed change used up in the engine belong to nobody. */
+  private abandon(first: number): void {
+    this.positions = Math.max(first, this.index.slots);
+    this.grow(this.positions);
+    this.removed.fill(1, first, this.positions);
+  }
+
+  private expect(first: number, actual: number): void {
+    if (first !== actual)
+      throw new LimError(
+        "engine_failed",
+        `positions begin at ${actual}, expected ${first}: the index was changed past its ids`,
+      );
+  }
+
+  private grow(positions: number): void {
+    if (positions <= this.removed.length) return;
+    const grown = new Uint8Array(Math.max(positions, Math.ceil(this.removed.length * 1.5)));
+    grown.set(this.removed);
+    this.removed = grown;
+  }
+
+  private alone<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.lastChange.then(work);
+    this.lastChange = result.catch(() => undefined);
+    return result;
+  }
+}

@@ -1,0 +1,191 @@
+import { LimError } from "@lim/contracts";
+import { vectorIndexLimits } from "../limits.ts";
+import type { Cancellable, EngineParams, SearchResults, VectorIndex } from "../port.ts";
+import type { EngineRequest } from "./protocol.ts";
+import { abortedBy, EngineThread, type Steps } from "./thread.ts";
+
+/** Bytes that every index costs whatever its size: the thread, the library's 65,536 label locks. */
+const fixedBytes = 12 << 20;
+
+/** Upper estimate for one index: elements, their tables in the library (locks, levels, label map, visited marks), upper links. */
+export function estimateBytes(dim: number, capacity: number, m: number): number {
+  const element = 2 * m * 4 + 4 + dim * 4 + 8;
+  const tables = 40 + 4 + 8 + 2 + 48 + 1;
+  const upperLinks = (m * 4 + 24) / (m - 1);
+  return Math.ceil(fixedBytes + capacity * (element + tables + upperLinks));
+}
+
+function assertCount(name: string, value: number, lowest: number, highest: number): void {
+  if (!Number.isInteger(value) || value < lowest || value > highest)
+    throw new LimError("bad_input", `${name} must be an integer from ${lowest} to ${highest}, got ${value}`);
+}
+
+export function assertShape(dim: number, params: EngineParams): void {
+  assertCount("dim", dim, 1, 65_536);
+  assertCount("m", params.m, 2, 1_000);
+  assertCount("efConstruction", params.efConstruction, 1, 1_000_000);
+  if (params.seed !== undefined) assertCount("seed", params.seed, 0, 2 ** 32 - 1);
+}
+
+function ownCopy<T extends Float32Array | Uint32Array>(array: T): { copy: T; transfer: ArrayBuffer[] } {
+  const copy = array.slice() as T;
+  return { copy, transfer: [copy.buffer as ArrayBuffer] };
+}
+
+/** A VectorIndex whose engine object lives in a thread of its own and is never touched by another. */
+export class HnswlibIndex implements VectorIndex {
+  readonly engine: { name: "hnswlib"; version: string };
+  readonly dim: number;
+  readonly thread: EngineThread;
+  private readonly m: number;
+
+  private constructor(thread: EngineThread, version: string, dim: number, m: number) {
+    this.thread = thread;
+    this.engine = { name: "hnswlib", version };
+    this.dim = dim;
+    this.m = m;
+  }
+
+  static async start(
+    version: string,
+    dim: number,
+    m: number,
+    message: EngineRequest,
+    signal: AbortSignal | undefined,
+  ): Promise<HnswlibIndex> {
+    const thread = new EngineThread();
+    try {
+      const steps = (function* (): Steps<void> {
+        yield { message };
+      })();
+      await thread.call(steps, { signal });
+      return new HnswlibIndex(thread, version, dim, m);
+    } catch (thrown) {
+      await thread.close();
+      throw thrown;
+    }
+  }
+
+  get slots(): number {
+    return this.thread.state.slots;
+  }
+
+  get count(): number {
+    return this.thread.state.count;
+  }
+
+  get capacity(): number {
+    return this.thread.state.capacity;
+  }
+
+  get memoryBytes(): number {
+    return estimateBytes(this.dim, this.capacity, this.m);
+  }
+
+  async add(vectors: Float32Array, options: Cancellable = {}): Promise<number> {
+    this.assertRows(vectors);
+    if (vectors.length <= vectorIndexLimits.addSliceRows * this.dim)
+      return this.change({ add: vectors, remove: new Uint32Array() }, options);
+    return this.thread.call(addInSlices(vectors, this.dim, options.signal), {
+      signal: options.signal,
+      sliced: true,
+    });
+  }
+
+  async remove(positions: Uint32Array, options: Cancellable = {}): Promise<void> {
+    await this.change({ add: new Float32Array(), remove: positions }, options);
+  }
+
+  async change(
+    change: { add: Float32Array; remove: Uint32Array },
+    options: Cancellable = {},
+  ): Promise<number> {
+    this.assertRows(change.add);
+    const add = ownCopy(change.add);
+    const remove = ownCopy(change.remove);
+    const steps = (function* (): Steps<number> {
+      const reply = yield {
+        message: { op: "change", add: add.copy, remove: remove.copy },
+        transfer: [...add.transfer, ...remove.transfer],
+      };
+      return reply.first ?? 0;
+    })();
+    return this.thread.call(steps, options);
+  }
+
+  async search(
+    queries: Float32Array,
+    options: Cancellable & { k: number; ef: number },
+  ): Promise<SearchResults> {
+    const { k, ef } = options;
+    this.assertRows(queries);
+    assertCount("k", k, 1, 1_000_000);
+    assertCount("ef", ef, 1, 1_000_000);
+    const { copy, transfer } = ownCopy(queries);
+    const steps = (function* (): Steps<SearchResults> {
+      const reply = yield { message: { op: "search", queries: copy, k, ef }, transfer };
+      const { counts, positions, values } = reply;
+      if (!counts || !positions || !values) throw new LimError("engine_failed", "search reply lacks results");
+      return { k, counts, positions, similarities: values };
+    })();
+    return this.thread.call(steps, { signal: options.signal, readOnly: true });
+  }
+
+  async read(positions: Uint32Array, options: Cancellable = {}): Promise<Float32Array> {
+    const { copy, transfer } = ownCopy(positions);
+    const steps = (function* (): Steps<Float32Array> {
+      const reply = yield { message: { op: "read", positions: copy }, transfer };
+      if (!reply.values) throw new LimError("engine_failed", "read reply lacks vectors");
+      return reply.values;
+    })();
+    return this.thread.call(steps, { signal: options.signal, readOnly: true });
+  }
+
+  async save(path: string, options: Cancellable = {}): Promise<void> {
+    const steps = (function* (): Steps<void> {
+      yield { message: { op: "save", path } };
+    })();
+    await this.thread.call(steps, options);
+  }
+
+  close(): Promise<void> {
+    return this.thread.close();
+  }
+
+  private assertRows(vectors: Float32Array): void {
+    if (vectors.length % this.dim !== 0)
+      throw new LimError("bad_input", `${vectors.length} values are no multiple of ${this.dim} dimensions`);
+  }
+}
+
+/**
+ * All rows are checked first, then added slice by slice out of one shared copy. An abort or a failure in
+ * between hides what was added: its positions stay used, no search returns them.
+ */
+function* addInSlices(vectors: Float32Array, dim: number, signal: AbortSignal | undefined): Steps<number> {
+  let shared = vectors;
+  if (!(vectors.buffer instanceof SharedArrayBuffer)) {
+    shared = new Float32Array(new SharedArrayBuffer(vectors.byteLength));
+    shared.set(vectors);
+  }
+  yield { message: { op: "check", vectors: shared } };
+  const sliceValues = vectorIndexLimits.addSliceRows * dim;
+  const none = new Uint32Array();
+  let first: number | undefined;
+  let added = 0;
+  try {
+    for (let start = 0; start < shared.length; start += sliceValues) {
+      if (signal?.aborted) throw abortedBy(signal);
+      const slice = shared.subarray(start, start + sliceValues);
+      const reply = yield { message: { op: "change", add: slice, remove: none } };
+      first ??= reply.first ?? 0;
+      added += slice.length / dim;
+    }
+  } catch (thrown) {
+    const from = first ?? 0;
+    const remove = Uint32Array.from({ length: added }, (_, i) => from + i);
+    yield { message: { op: "change", add: new Float32Array(), remove } };
+    throw thrown;
+  }
+  return first ?? 0;
+}

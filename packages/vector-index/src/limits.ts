@@ -1,0 +1,21 @@
+/** Named limits of this room. */
+export const vectorIndexLimits = {
+  /** Calls that wait for one index; past it a call is `overloaded`. */
+  maxQueuedCalls: 4096,
+  /** Rows of an `add` that one message carries: searches run and signals are heard between two messages. */
+  addSliceRows: 64,
+  /** Searches that may run between two slices of one `add`, so that a stream of them cannot starve it. */
+  maxSearchesBetweenSlices: 64,
+  /** How far from 1 the norm of a vector may be. */
+  normTolerance: 1e-3,
+  /** Positions of one index: the engine's ids are 32 bits wide and its arithmetic signed in places. */
+  maxSlots: 2 ** 31 - 1,
+  /** Queries that wait in the exact search's pool, all indexes together. */
+  maxWaitingExactQueries: 16_384,
+  /** Queries that one pass over the data answers. */
+  exactBatchQueries: 16,
+  /** Dot products of one pass, so that a pass over a large index stays short. */
+  exactBatchProducts: 4_000_000,
+  /** How long a closing thread may finish what it does before it is terminated. */
+  closeGraceMs: 5_000,
+} as const;
