@@ -1,0 +1,261 @@
+import { randomUUID } from "node:crypto";
+import { LimError, limits, type MatchReply, parseMatchReply } from "@lim/contracts";
+import type { Redis } from "ioredis";
+import { blockingClient, commandClient } from "../connection.ts";
+import { abortedError, pause, redisFailure } from "../failures.ts";
+import { fixedKeys, Keys } from "../keys.ts";
+import type { Log } from "../log.ts";
+import type { Cancellable, KeyNames, MatchClient, MatchRequest, RedisConnection } from "../port.ts";
+import { maxUnreadReplies } from "./replies.ts";
+
+/** Requests in flight; past it a request is refused (overloaded). */
+export const maxPendingRequests = maxUnreadReplies / 4;
+/** Requests of one pipeline. */
+const maxSendBatch = 256;
+const maxReadReplies = 512;
+const blockMs = 1_000;
+const retryAfterErrorMs = 200;
+/** A reply stream outlives its client by this much. */
+const replyStreamTtlMs = limits.maxMatchTimeoutMs * 2;
+/** How often the stream's life is prolonged, which is also how soon its loss (a flush, a restart) is noticed. */
+const keepAliveEveryMs = 1_000;
+
+interface Pending {
+  request: MatchRequest;
+  /** By performance.now(). */
+  deadlineMs: number;
+  /** Its latest entry on the match stream. */
+  entryId: string | undefined;
+  settle(outcome: MatchReply | LimError): void;
+}
+
+/** See the port. One reply stream and one blocking reader whatever the number of requests. */
+class StreamMatchClient implements MatchClient {
+  readonly #redis: RedisConnection;
+  readonly #client: Redis;
+  readonly #keys: Keys;
+  readonly #log: Log | undefined;
+  readonly #replyStream = fixedKeys.replyStream(randomUUID());
+  readonly #pending = new Map<string, Pending>();
+  readonly #stop = new AbortController();
+  #outbox: Pending[] = [];
+  #sending = false;
+  #opened: Promise<void> | undefined;
+  #reader: Promise<void> | undefined;
+  #lastReadId = "0-0";
+  #keptAliveAtMs = 0;
+
+  constructor(options: { redis: RedisConnection; keys: KeyNames; log?: Log }) {
+    this.#redis = options.redis;
+    this.#client = commandClient(options.redis);
+    this.#keys = new Keys(options.keys);
+    this.#log = options.log;
+  }
+
+  async request(request: MatchRequest, options?: Cancellable): Promise<MatchReply> {
+    const signal = options?.signal;
+    if (signal?.aborted) throw abortedError(signal);
+    if (this.#stop.signal.aborted) throw new LimError("aborted", "the match client was closed");
+    if (this.#pending.size >= maxPendingRequests)
+      throw new LimError("overloaded", `${maxPendingRequests} match requests are in flight`);
+    if (this.#pending.has(request.rid))
+      throw new LimError("bad_input", `a request with rid ${request.rid} is in flight`);
+    if (!(request.timeoutMs >= 1 && request.timeoutMs <= limits.maxMatchTimeoutMs))
+      throw new LimError("bad_input", `timeout must be 1 to ${limits.maxMatchTimeoutMs} ms`);
+    return new Promise<MatchReply>((resolve, reject) => {
+      const pending: Pending = {
+        request,
+        deadlineMs: performance.now() + request.timeoutMs,
+        entryId: undefined,
+        settle: (outcome) => {
+          if (!this.#pending.delete(request.rid)) return;
+          clearTimeout(timer);
+          signal?.removeEventListener("abort", onAbort);
+          if (outcome instanceof LimError) reject(outcome);
+          else resolve(outcome);
+        },
+      };
+      const onAbort = () => signal && this.#giveUp(pending, abortedError(signal));
+      const timer = setTimeout(() => {
+        const detail = `no matcher answered within ${request.timeoutMs} ms`;
+        this.#giveUp(pending, new LimError("request_expired", detail));
+      }, request.timeoutMs);
+      signal?.addEventListener("abort", onAbort, { once: true });
+      this.#pending.set(request.rid, pending);
+      this.#post(pending);
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    for (const pending of [...this.#pending.values()])
+      this.#giveUp(pending, new LimError("aborted", "the match client was closed"));
+    await this.#reader;
+    await this.#client.del(this.#replyStream).catch(() => {
+      // Its time to live does it.
+    });
+  }
+
+  /** Sent at the end of this turn of the event loop, together with what else is asked in it. */
+  #post(pending: Pending): void {
+    this.#outbox.push(pending);
+    if (this.#sending) return;
+    this.#sending = true;
+    setImmediate(() => void this.#send());
+  }
+
+  async #send(): Promise<void> {
+    try {
+      this.#opened ??= this.#open();
+      await this.#opened;
+    } catch (thrown) {
+      this.#opened = undefined;
+      this.#sending = false;
+      const failure = redisFailure(thrown, "reply stream");
+      for (const pending of this.#outbox.splice(0)) pending.settle(failure);
+      return;
+    }
+    this.#sending = false;
+    while (this.#outbox.length > 0) void this.#sendBatch(this.#outbox.splice(0, maxSendBatch));
+  }
+
+  async #sendBatch(batch: readonly Pending[]): Promise<void> {
+    const now = performance.now();
+    const live = batch.filter(
+      (pending) => this.#pending.get(pending.request.rid) === pending && pending.deadlineMs > now,
+    );
+    if (live.length === 0) return;
+    const pipeline = this.#client.pipeline();
+    for (const pending of live)
+      pipeline.xadd(
+        this.#keys.matchStream(pending.request.label),
+        "*",
+        ...this.#fieldsOf(pending.request, Math.ceil(pending.deadlineMs - now)),
+      );
+    try {
+      const results = await pipeline.exec();
+      live.forEach((pending, at) => {
+        const [error, id] = results?.[at] ?? [];
+        if (error) pending.settle(redisFailure(error, "match request"));
+        else pending.entryId = String(id);
+      });
+    } catch (thrown) {
+      const failure = redisFailure(thrown, "match request");
+      for (const pending of live) pending.settle(failure);
+    }
+  }
+
+  #fieldsOf(request: MatchRequest, timeoutMs: number): (string | Buffer | number)[] {
+    const fields: (string | Buffer | number)[] = [
+      "rid",
+      request.rid,
+      "descriptor",
+      request.descriptor,
+      "limit",
+      request.limit,
+      "timeout_ms",
+      timeoutMs,
+      "response_stream",
+      this.#replyStream,
+    ];
+    if (request.threshold !== undefined) fields.push("threshold", request.threshold);
+    if (request.minRevision !== undefined) fields.push("min_revision", request.minRevision);
+    if (request.lunaRequestId !== undefined) fields.push("luna_request_id", request.lunaRequestId);
+    if (request.traceparent !== undefined) fields.push("traceparent", request.traceparent);
+    return fields;
+  }
+
+  /** Rejects, and takes the entry off the stream so that no matcher searches for nobody. */
+  #giveUp(pending: Pending, error: LimError): void {
+    pending.settle(error);
+    if (pending.entryId === undefined) return;
+    this.#client.xdel(this.#keys.matchStream(pending.request.label), pending.entryId).catch(() => {
+      // It expires by its own stream id.
+    });
+  }
+
+  async #open(): Promise<void> {
+    await this.#keepAlive();
+    this.#reader ??= this.#read();
+  }
+
+  /** Matchers write to a reply stream only where it exists. Returns true where it had to be made. */
+  async #keepAlive(): Promise<boolean> {
+    this.#keptAliveAtMs = performance.now();
+    if ((await this.#client.pexpire(this.#replyStream, replyStreamTtlMs)) === 1) return false;
+    await this.#client
+      .multi()
+      .xadd(this.#replyStream, "*", "hello", "1")
+      .pexpire(this.#replyStream, replyStreamTtlMs)
+      .exec();
+    return true;
+  }
+
+  async #read(): Promise<void> {
+    const signal = this.#stop.signal;
+    const blocking = blockingClient(this.#redis, "replies", blockMs);
+    // Replies that are cut off here have nobody waiting: the client is closing.
+    signal.addEventListener("abort", () => blocking.disconnect(), { once: true });
+    while (!signal.aborted) {
+      try {
+        if (performance.now() - this.#keptAliveAtMs >= keepAliveEveryMs && (await this.#keepAlive()))
+          this.#recover();
+        await this.#readOnce(blocking);
+      } catch (thrown) {
+        if (signal.aborted) break;
+        const failure = redisFailure(thrown, "XREAD");
+        this.#log?.warn({ reason: failure.detail }, "replies cannot be read, trying again");
+        await pause(retryAfterErrorMs, signal);
+      }
+    }
+    blocking.disconnect();
+  }
+
+  async #readOnce(blocking: Redis): Promise<void> {
+    const from = this.#lastReadId;
+    const pipeline = blocking.pipeline();
+    // What was read is deleted on the way to the next read, in the same write.
+    if (from !== "0-0") pipeline.xtrim(this.#replyStream, "MINID", idAfter(from));
+    pipeline.xread("COUNT", maxReadReplies, "BLOCK", blockMs, "STREAMS", this.#replyStream, from);
+    const results = await pipeline.exec();
+    const [error, streams] = results?.at(-1) ?? [];
+    if (error) throw error;
+    // Recovered meanwhile: a new stream may count from an earlier clock.
+    if (this.#lastReadId !== from) return;
+    for (const [id, fields] of (streams as [string, [string, string[]][]][] | null)?.[0]?.[1] ?? []) {
+      this.#lastReadId = id;
+      if (fields[0] === "reply" && fields[1] !== undefined) this.#accept(fields[1]);
+    }
+  }
+
+  /** The first reply of a rid settles it; later ones (at least once) find nobody and are dropped. */
+  #accept(text: string): void {
+    try {
+      const reply = parseMatchReply(text);
+      this.#pending.get(reply.rid)?.settle(reply);
+    } catch (thrown) {
+      this.#log?.warn({ reason: LimError.from(thrown).detail }, "a reply that is no reply was dropped");
+    }
+  }
+
+  /** The reply stream was lost, so replies and perhaps the requests are: all are sent again, rids make that safe. */
+  #recover(): void {
+    this.#lastReadId = "0-0";
+    if (this.#pending.size === 0) return;
+    this.#log?.warn({ requests: this.#pending.size }, "the reply stream was lost, sending again");
+    for (const pending of this.#pending.values()) this.#post(pending);
+  }
+}
+
+function idAfter(entryId: string): string {
+  const dash = entryId.indexOf("-");
+  return `${entryId.slice(0, dash)}-${BigInt(entryId.slice(dash + 1)) + 1n}`;
+}
+
+export function createMatchClient(options: {
+  redis: RedisConnection;
+  keys: KeyNames;
+  log?: Log;
+}): MatchClient {
+  return new StreamMatchClient(options);
+}

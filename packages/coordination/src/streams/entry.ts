@@ -1,0 +1,116 @@
+import { descriptorHeaderBytes, limits, matchRequestFieldsSchema, replyStreamPrefix } from "@lim/contracts";
+import type { MatchEntry } from "../port.ts";
+
+/** What one entry may weigh, all fields together; the largest honest one is a descriptor of `maxDim` and short texts. */
+const maxEntryBytes = 64 * 1024;
+const maxDescriptorBytes = descriptorHeaderBytes + limits.maxDim * 4;
+const maxRidChars = 128;
+const maxDestinationChars = 256;
+const textFields = new Set([
+  "rid",
+  "limit",
+  "threshold",
+  "timeout_ms",
+  "min_revision",
+  "response_stream",
+  "response_channel",
+  "luna_request_id",
+  "traceparent",
+]);
+
+export interface Destination {
+  stream: string | undefined;
+  channel: string | undefined;
+}
+
+/** An entry as it was read: id, and field and value in turn. */
+export type RawEntry = readonly [id: Buffer, fields: readonly Buffer[] | null];
+
+/** An entry that this consumer has read and not yet answered or let go. */
+export interface HeldEntry extends MatchEntry {
+  destination: Destination;
+  /** `performance.now()` at which its idle time was last known to be zero. */
+  touchedAtMs: number;
+}
+
+/** Times are milliseconds; `redisNowMs` and `localNowMs` are one moment by Redis' clock and by performance.now(). */
+export function parseEntry(input: {
+  label: string;
+  entryId: string;
+  fields: readonly Buffer[];
+  deliveries: number;
+  redisNowMs: number;
+  localNowMs: number;
+}): HeldEntry {
+  const { texts, descriptor, fault } = readFields(input.fields);
+  const parsed = fault === undefined ? matchRequestFieldsSchema.safeParse(texts) : undefined;
+  const request: MatchEntry["request"] =
+    parsed?.success === true && descriptor !== undefined
+      ? { fields: parsed.data, descriptor }
+      : { invalid: fault ?? faultOf(parsed?.error?.issues, descriptor) };
+  const timeoutMs = "fields" in request ? request.fields.timeout_ms : limits.defaultMatchTimeoutMs;
+  // An id of the future (a caller that chose its own) must not live longer than one of now.
+  const waitedMs = Math.max(0, input.redisNowMs - msOfEntryId(input.entryId));
+  return {
+    label: input.label,
+    entryId: input.entryId,
+    deliveries: input.deliveries,
+    waitedMs,
+    deadlineMs: input.localNowMs + timeoutMs - waitedMs,
+    rid: "fields" in request ? request.fields.rid : bounded(texts.rid, maxRidChars),
+    request,
+    destination: destinationOf(texts),
+    touchedAtMs: input.localNowMs,
+  };
+}
+
+export function msOfEntryId(entryId: string): number {
+  return Number.parseInt(entryId, 10);
+}
+
+/** Where an answer may go, even when the rest of the entry is refused; never to a key that is no reply stream. */
+function destinationOf(texts: Record<string, string>): Destination {
+  const stream = bounded(texts.response_stream, maxDestinationChars);
+  return {
+    stream: stream?.startsWith(replyStreamPrefix) ? stream : undefined,
+    channel: bounded(texts.response_channel, maxDestinationChars),
+  };
+}
+
+function bounded(text: string | undefined, maxChars: number): string | undefined {
+  return text !== undefined && text.length > 0 && text.length <= maxChars ? text : undefined;
+}
+
+function readFields(fields: readonly Buffer[]): {
+  texts: Record<string, string>;
+  descriptor: Buffer | undefined;
+  fault: string | undefined;
+} {
+  const texts: Record<string, string> = {};
+  let descriptor: Buffer | undefined;
+  let fault: string | undefined;
+  let bytes = 0;
+  for (let i = 0; i + 1 < fields.length; i += 2) {
+    const key = fields[i] as Buffer;
+    const value = fields[i + 1] as Buffer;
+    bytes += key.length + value.length;
+    const name = key.length <= 32 ? key.toString("latin1") : "";
+    if (name === "descriptor") {
+      if (value.length > maxDescriptorBytes)
+        fault = `descriptor has ${value.length} bytes, at most ${maxDescriptorBytes} are allowed`;
+      else descriptor ??= value;
+    } else if (textFields.has(name) && !(name in texts) && value.length <= maxEntryBytes)
+      texts[name] = value.toString("utf8");
+  }
+  if (bytes > maxEntryBytes) fault = `entry has ${bytes} bytes, at most ${maxEntryBytes} are allowed`;
+  return { texts, descriptor, fault };
+}
+
+function faultOf(
+  issues: readonly { path: readonly PropertyKey[]; message: string }[] | undefined,
+  descriptor: Buffer | undefined,
+): string {
+  const first = issues?.[0];
+  if (first) return `${first.path.map(String).join(".") || "entry"}: ${first.message}`;
+  return descriptor === undefined ? "descriptor: missing" : "entry failed validation";
+}
