@@ -1,10 +1,18 @@
 import { createHash } from "node:crypto";
 import { chmod, lstat, mkdir, readlink, realpath, rm, stat, symlink } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { tmpdir } from "node:os";
+import { dirname, join, sep } from "node:path";
+import { LimError } from "@lim/contracts";
 import { type Account, reachableBy } from "./account.ts";
 
 /** Where root keeps what the unprivileged account could not reach in the folder asked for. */
 const systemDir = "/var/lib/lim";
+
+/** What stands in for a folder among the temporary files is temporary, too. */
+function standInOf(realDir: string, realTmp: string): string {
+  const name = `lim-postgres-${createHash("sha256").update(realDir).digest("hex").slice(0, 16)}`;
+  return join(realDir.startsWith(`${realTmp}${sep}`) ? realTmp : systemDir, name);
+}
 
 /**
  * The folder that holds the database's files: `dir` itself, unless we are root and the account cannot get there (a
@@ -22,15 +30,15 @@ export async function postgresHome(dir: string, account: Account | undefined): P
   if ((await lstat(link).catch(() => undefined))?.isSymbolicLink()) {
     const home = await readlink(link);
     await mkdir(home, { recursive: true, mode: 0o711 });
+    // Among the temporary files anyone could have made it meanwhile.
+    if ((await lstat(home)).uid !== 0)
+      throw new LimError("bad_settings", `${home} belongs to somebody else: remove ${link}, then try again`);
     return home;
   }
-  const name = createHash("sha256")
-    .update(await realpath(dir))
-    .digest("hex")
-    .slice(0, 16);
-  const home = join(systemDir, `postgres-${name}`);
+  const home = standInOf(await realpath(dir), await realpath(tmpdir()));
   await rm(home, { recursive: true, force: true });
-  await mkdir(home, { recursive: true, mode: 0o711 });
+  await mkdir(dirname(home), { recursive: true, mode: 0o711 });
+  await mkdir(home, { mode: 0o711 });
   await symlink(home, link);
   return home;
 }

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { eventually, type ManagedProcess, startProcess } from "@lim/testkit";
 import { afterEach, describe, expect, it } from "vitest";
@@ -46,6 +46,7 @@ describe("process ledger", () => {
 
   it("is not needed where the owner ends by itself: its servers go along", () =>
     withFolder(async (dir) => {
+      await chmod(dir, 0o711);
       for (const how of ["servers-exit", "servers-throw"]) {
         const { owner, pids } = await startOwner(join(dir, how), how);
         await owner.exited;

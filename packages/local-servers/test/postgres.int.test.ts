@@ -2,7 +2,7 @@ import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, readlink, rm, rmdir, stat, writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { connectSql, type LocalServer, startPostgres, withDatabase } from "../src/index.ts";
@@ -141,33 +141,33 @@ describe("startPostgres", () => {
     }));
 
   const isRoot = process.getuid?.() === 0;
-  it.skipIf(!isRoot)(
-    "as root, works below a private home, and begins anew when its folder was deleted",
-    async () => {
-      const home = await mkdtemp(join(homedir(), ".lim-private-"));
-      const dir = join(home, "state");
-      let standIn: string | undefined;
-      try {
-        await withPostgres(dir, async (server) => {
-          standIn = await readlink(join(dir, "postgres"));
-          expect(await ask(server.url, "CREATE TABLE kept AS SELECT 1 AS n")).toEqual([]);
-        });
-        await withPostgres(dir, async (server) => {
-          expect(await ask(server.url, "SELECT n FROM kept")).toEqual([{ n: 1 }]);
-        });
-        expect((await stat(home)).mode & 0o777).toBe(0o700);
-        await rm(dir, { recursive: true });
-        await withPostgres(dir, async (server) => {
-          await expect(ask(server.url, "SELECT n FROM kept")).rejects.toThrow(/does not exist/);
-        });
-      } finally {
-        await rm(home, { recursive: true, force: true });
-        if (standIn !== undefined) {
-          await rm(standIn, { recursive: true, force: true });
-          // The parent goes too unless it holds another's.
-          await rmdir(dirname(standIn)).catch(() => {});
-        }
+  it.skipIf(!isRoot).each([
+    ["home", homedir()],
+    ["temporary folder", tmpdir()],
+  ])("as root, works below a private %s, and begins anew when its folder was deleted", async (_, parent) => {
+    const home = await mkdtemp(join(parent, ".lim-private-"));
+    const dir = join(home, "state");
+    let standIn: string | undefined;
+    try {
+      await withPostgres(dir, async (server) => {
+        standIn = await readlink(join(dir, "postgres"));
+        expect(await ask(server.url, "CREATE TABLE kept AS SELECT 1 AS n")).toEqual([]);
+      });
+      await withPostgres(dir, async (server) => {
+        expect(await ask(server.url, "SELECT n FROM kept")).toEqual([{ n: 1 }]);
+      });
+      expect((await stat(home)).mode & 0o777).toBe(0o700);
+      await rm(dir, { recursive: true });
+      await withPostgres(dir, async (server) => {
+        await expect(ask(server.url, "SELECT n FROM kept")).rejects.toThrow(/does not exist/);
+      });
+    } finally {
+      await rm(home, { recursive: true, force: true });
+      if (standIn !== undefined) {
+        await rm(standIn, { recursive: true, force: true });
+        // The parent goes too unless it holds another's.
+        if (parent === homedir()) await rmdir(dirname(standIn)).catch(() => {});
       }
-    },
-  );
+    }
+  });
 });
