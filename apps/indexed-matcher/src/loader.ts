@@ -1,0 +1,63 @@
+import { LimError } from "@lim/contracts";
+import type { FacesDb } from "@lim/faces-db";
+import type { IndexStorage, PublishedIndex } from "@lim/index-storage";
+import { catchUpPacketFaces, followFeed } from "./follow-feed.ts";
+import { IndexHolder } from "./index-holder.ts";
+import type { LabelSlot } from "./label-slot.ts";
+import { estimateLoadBytes, type MemoryBudget } from "./memory-budget.ts";
+
+export interface LoaderDeps {
+  storage: Pick<IndexStorage, "open">;
+  db: Pick<FacesDb, "readPacket" | "listStates">;
+  budget: MemoryBudget;
+}
+
+/**
+ * Opens a published index into a new object and brings it to the revision that its list has once it is open. The
+ * caller owns the holder. Throws memory_limit, index_refused, not_found (it vanished), list_not_found, index_behind
+ * (the feed does not reach back to it, a rebuild is the remedy).
+ */
+export async function loadIndex(
+  deps: LoaderDeps,
+  slot: LabelSlot,
+  index: PublishedIndex,
+  signal: AbortSignal,
+): Promise<IndexHolder> {
+  const { label, indexId } = index;
+  const release = deps.budget.reserve(await estimateLoadBytes(index.meta));
+  try {
+    const opened = await deps.storage.open({ label, indexId, signal });
+    const holder = new IndexHolder({ ...opened, sizeBytes: index.sizeBytes });
+    try {
+      const [state] = await deps.db.listStates({ listIds: [label], signal });
+      if (!state) throw new LimError("list_not_found", `list ${label} was deleted`);
+      slot.headRevision = Math.max(slot.headRevision, state.revision);
+      await catchUp(deps.db, slot, holder, state.revision, signal);
+      return holder;
+    } catch (thrown) {
+      holder.retire();
+      throw thrown;
+    }
+  } finally {
+    release();
+  }
+}
+
+/** Applies the feed in large steps, for an index that nobody searches yet. */
+export async function catchUp(
+  db: Pick<FacesDb, "readPacket">,
+  slot: LabelSlot,
+  holder: IndexHolder,
+  toRevision: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const gap = await followFeed(db, holder, { toRevision, maxFaces: catchUpPacketFaces, signal });
+  if (!gap) return;
+  if (gap === "list_deleted") throw new LimError("list_not_found", `list ${slot.label} was deleted`);
+  if (!slot.current) slot.gap = gap;
+  throw new LimError(
+    "index_behind",
+    `the change feed (${gap}) does not lead from revision ${holder.revision} of index ${holder.meta.index_id} ` +
+      `to ${toRevision}: rebuild it`,
+  );
+}

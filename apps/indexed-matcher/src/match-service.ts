@@ -1,0 +1,205 @@
+import { isLimError, LimError, type Match, type MatchReply } from "@lim/contracts";
+import type { Log, MatchConsumer, MatchEntry } from "@lim/coordination";
+import type { IndexHolder } from "./index-holder.ts";
+import { cut, errorReply, type MatchQuery, matchReply, queryOf } from "./match-request.ts";
+import type { MatcherMetrics } from "./metrics.ts";
+import type { Registry } from "./registry.ts";
+
+/** Requests that wait for a revision at a time; past it they are told at once that the index is behind. */
+const maxWaiting = 1_024;
+/** Longest wait for a revision, whatever the request's timeout. */
+const maxRevisionWaitMs = 5_000;
+/** Left of a request's time for its search and answer after a wait. */
+const answerMarginMs = 50;
+
+type Answer = { entry: MatchEntry; reply: MatchReply };
+
+export interface MatchServiceOptions {
+  registry: Registry;
+  consumer: Pick<MatchConsumer, "reply">;
+  metrics: MatcherMetrics;
+  log: Log;
+  efSearch: number;
+  descriptorVersion: number;
+  dim: number;
+  /** Absent where refresh is switched off: an index that is behind stays so. */
+  requestRefresh?: () => void;
+  onEngineFailed: () => void;
+}
+
+/** Answers batches of match requests of one label. */
+export class MatchService {
+  readonly #options: MatchServiceOptions;
+  readonly #stop = new AbortController();
+  /** By entry id: a request that waits may be delivered again meanwhile. */
+  readonly #waiting = new Map<string, Promise<void>>();
+
+  constructor(options: MatchServiceOptions) {
+    this.#options = options;
+  }
+
+  /** Answers each entry by itself (I11). What is left unanswered comes again, here or at another matcher. */
+  async handle(batch: readonly MatchEntry[]): Promise<void> {
+    const label = batch[0]?.label;
+    if (label === undefined) return;
+    const answers: Answer[] = [];
+    const queries: MatchQuery[] = [];
+    for (const entry of batch) {
+      if (this.#waiting.has(entry.entryId)) continue;
+      try {
+        queries.push(queryOf(entry, this.#options));
+      } catch (thrown) {
+        answers.push(refuse(entry, LimError.from(thrown)));
+      }
+    }
+    if (queries.length > 0) answers.push(...(await this.#answer(label, queries, true)));
+    await this.#reply(answers);
+  }
+
+  /** Ends waits; their entries are left to other matchers. */
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await Promise.all(this.#waiting.values());
+  }
+
+  async #answer(label: string, queries: readonly MatchQuery[], mayWait: boolean): Promise<Answer[]> {
+    const lease = this.#options.registry.acquire(label);
+    if (!lease) {
+      const error = new LimError("not_served", `this matcher serves label ${label} no more`);
+      return queries.map(({ entry }) => refuse(entry, error));
+    }
+    try {
+      const { holder } = lease;
+      // Taken before the search: changes that come in between are in the answer, none before it is missing (I5).
+      const revision = holder.revision;
+      const answers: Answer[] = [];
+      const current: MatchQuery[] = [];
+      for (const query of queries) {
+        const wanted = query.fields.min_revision ?? 0;
+        if (wanted <= revision) current.push(query);
+        else if (!mayWait || !this.#waitFor(label, query, wanted))
+          answers.push(behind(query, holder, wanted));
+      }
+      answers.push(...(await this.#search(holder, revision, current)));
+      return answers;
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** Large limits are searched apart: they would widen everybody's search. */
+  async #search(holder: IndexHolder, revision: number, queries: readonly MatchQuery[]): Promise<Answer[]> {
+    const { efSearch } = this.#options;
+    const usual = queries.filter(({ fields }) => fields.limit <= efSearch);
+    const large = queries.filter(({ fields }) => fields.limit > efSearch);
+    const answers: Answer[] = [];
+    for (const group of [usual, large])
+      if (group.length > 0) answers.push(...(await this.#searchGroup(holder, revision, group)));
+    return answers;
+  }
+
+  async #searchGroup(holder: IndexHolder, revision: number, group: readonly MatchQuery[]): Promise<Answer[]> {
+    const startedMs = performance.now();
+    let results: Match[][];
+    try {
+      results = await this.#searchOnce(holder, group);
+    } catch (thrown) {
+      return this.#afterFailure(holder, revision, group, thrown);
+    }
+    const searchMs = performance.now() - startedMs;
+    this.#options.metrics.searched(searchMs, group.length);
+    const source = { indexId: holder.meta.index_id, revision, searchMs };
+    return group.map((query, i) => ({
+      entry: query.entry,
+      reply: matchReply(query, cut(results[i] ?? [], query.fields), source),
+    }));
+  }
+
+  #searchOnce(holder: IndexHolder, group: readonly MatchQuery[]): Promise<Match[][]> {
+    const { dim } = holder.meta;
+    const matrix = new Float32Array(group.length * dim);
+    group.forEach((query, i) => {
+      matrix.set(query.vector, i * dim);
+    });
+    const limit = Math.max(...group.map(({ fields }) => fields.limit));
+    return holder.keyed.search(matrix, { limit, ef: this.#options.efSearch });
+  }
+
+  /**
+   * A batch failed: each of its requests is searched alone. One that fails alone is left to come again the first
+   * time (another matcher may manage), and gets its error after that.
+   */
+  async #afterFailure(
+    holder: IndexHolder,
+    revision: number,
+    group: readonly MatchQuery[],
+    thrown: unknown,
+  ): Promise<Answer[]> {
+    const error = LimError.from(thrown, "engine_failed");
+    const { label, index_id } = holder.meta;
+    this.#options.log.error(
+      { label, index_id, requests: group.length, reason: error.message },
+      "search failed",
+    );
+    if (!(await isAlive(holder))) {
+      if (!holder.failed) holder.fail();
+      this.#options.onEngineFailed();
+    } else if (group.length > 1) {
+      const answers: Answer[] = [];
+      for (const query of group) answers.push(...(await this.#searchGroup(holder, revision, [query])));
+      return answers;
+    }
+    return group.filter(({ entry }) => entry.deliveries > 1).map(({ entry }) => refuse(entry, error));
+  }
+
+  /** False where waiting is of no use or there is no room. */
+  #waitFor(label: string, query: MatchQuery, revision: number): boolean {
+    const slot = this.#options.registry.slot(label);
+    const leftMs = query.entry.deadlineMs - performance.now() - answerMarginMs;
+    const { requestRefresh } = this.#options;
+    if (!requestRefresh || !slot || slot.gap || leftMs <= 0 || this.#waiting.size >= maxWaiting) return false;
+    requestRefresh();
+    const wait = async () => {
+      const timeoutMs = Math.min(leftMs, maxRevisionWaitMs);
+      await slot.waitForRevision(revision, { timeoutMs, signal: this.#stop.signal });
+      if (this.#stop.signal.aborted) return;
+      await this.#reply(await this.#answer(label, [query], false));
+    };
+    const { entryId } = query.entry;
+    const waiting = wait()
+      .catch((thrown: unknown) => {
+        // Unanswered entries stay pending and come again.
+        this.#options.log.warn({ label, reason: String(thrown) }, "a waiting match was not answered yet");
+      })
+      .finally(() => this.#waiting.delete(entryId));
+    this.#waiting.set(entryId, waiting);
+    return true;
+  }
+
+  async #reply(answers: readonly Answer[]): Promise<void> {
+    if (answers.length === 0) return;
+    await this.#options.consumer.reply(answers);
+    for (const { reply } of answers)
+      this.#options.metrics.answered(reply.error ? LimError.fromBody(reply.error).errorName : "ok", 1);
+  }
+}
+
+function refuse(entry: MatchEntry, error: LimError): Answer {
+  return { entry, reply: errorReply(entry, error) };
+}
+
+function behind({ entry }: MatchQuery, holder: IndexHolder, wanted: number): Answer {
+  const source = { indexId: holder.meta.index_id, revision: holder.revision };
+  const error = new LimError("index_behind", `index is at revision ${source.revision}, asked for ${wanted}`);
+  return { entry, reply: errorReply(entry, error, source) };
+}
+
+async function isAlive(holder: IndexHolder): Promise<boolean> {
+  if (holder.failed) return false;
+  try {
+    if (holder.keyed.index.slots > 0) await holder.keyed.index.read(Uint32Array.of(0));
+    return true;
+  } catch (thrown) {
+    return !isLimError(thrown, "engine_failed");
+  }
+}

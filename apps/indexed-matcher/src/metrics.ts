@@ -1,0 +1,109 @@
+import { Counter, Gauge, Histogram, type Registry as MetricRegistry } from "@lim/service-kit";
+import type { IndexState, Registry } from "./registry.ts";
+
+export interface MatcherMetrics {
+  answered(outcome: string, requests: number): void;
+  searched(elapsedMs: number, requests: number): void;
+  refreshed(faces: { added: number; replaced: number; removed: number; unchanged: number }): void;
+  refreshFailed(): void;
+  loaded(elapsedMs: number): void;
+  loadFailed(reason: string): void;
+}
+
+const states: readonly IndexState[] = ["loading", "serving", "stale", "failed"];
+
+/** Metrics of one matcher; gauges read the registry when they are scraped. */
+export function createMetrics(metrics: MetricRegistry, registry: Registry): MatcherMetrics {
+  const registers = [metrics];
+  const requests = new Counter({
+    name: "lim_matcher_requests_total",
+    help: "Match requests answered, by outcome (ok or the error's name)",
+    labelNames: ["outcome"],
+    registers,
+  });
+  const searches = new Histogram({
+    name: "lim_matcher_search_ms",
+    help: "Milliseconds of one search of the engine, of a whole batch",
+    buckets: [0.25, 0.5, 1, 2, 5, 10, 25, 50, 100, 250, 1_000],
+    registers,
+  });
+  const searched = new Counter({
+    name: "lim_matcher_searched_queries_total",
+    help: "Queries that were searched",
+    registers,
+  });
+  const packets = new Counter({
+    name: "lim_matcher_refresh_packets_total",
+    help: "Packets of the change feed that were applied to a served index",
+    registers,
+  });
+  const faces = new Counter({
+    name: "lim_matcher_refresh_faces_total",
+    help: "Faces of those packets, by what became of them",
+    labelNames: ["change"],
+    registers,
+  });
+  const refreshFailures = new Counter({
+    name: "lim_matcher_refresh_failures_total",
+    help: "Refresh passes that failed",
+    registers,
+  });
+  const loads = new Histogram({
+    name: "lim_matcher_load_ms",
+    help: "Milliseconds from opening an index to its being served",
+    buckets: [50, 100, 250, 500, 1_000, 2_500, 5_000, 15_000, 60_000, 300_000],
+    registers,
+  });
+  const loadFailures = new Counter({
+    name: "lim_matcher_load_failures_total",
+    help: "Loads of an index that failed, by the error's name",
+    labelNames: ["reason"],
+    registers,
+  });
+  addGauges(metrics, registry);
+  return {
+    answered: (outcome, count) => requests.inc({ outcome }, count),
+    searched(elapsedMs, count) {
+      searches.observe(elapsedMs);
+      searched.inc(count);
+    },
+    refreshed(applied) {
+      packets.inc();
+      for (const change of ["added", "replaced", "removed", "unchanged"] as const)
+        faces.inc({ change }, applied[change]);
+    },
+    refreshFailed: () => refreshFailures.inc(),
+    loaded: (elapsedMs) => loads.observe(elapsedMs),
+    loadFailed: (reason) => loadFailures.inc({ reason }),
+  };
+}
+
+function addGauges(metrics: MetricRegistry, registry: Registry): void {
+  const registers = [metrics];
+  new Gauge({
+    name: "lim_matcher_labels",
+    help: "Labels by state; stale ones cannot follow their list's changes and need a rebuild",
+    labelNames: ["state"],
+    registers,
+    collect() {
+      const labels = registry.describe();
+      for (const state of states) this.set({ state }, labels.filter((label) => label.state === state).length);
+    },
+  });
+  new Gauge({
+    name: "lim_matcher_index_memory_bytes",
+    help: "Estimated memory of the served indexes",
+    registers,
+    collect() {
+      this.set(registry.describe().reduce((sum, label) => sum + (label.memory ?? 0), 0));
+    },
+  });
+  new Gauge({
+    name: "lim_matcher_behind_by_max",
+    help: "Revisions that the served index furthest behind lacks",
+    registers,
+    collect() {
+      this.set(Math.max(0, ...registry.describe().map((label) => label.behind_by ?? 0)));
+    },
+  });
+}
