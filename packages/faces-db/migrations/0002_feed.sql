@@ -16,12 +16,16 @@ CREATE FUNCTION faces.has_fixed_snapshot() RETURNS boolean
 LANGUAGE sql STABLE
 RETURN pg_catalog.current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
 
+-- The functions below are called by the trigger functions, which set the search path. One row is by far the most
+-- frequent case: statements of its own, without arrays, keep their plans.
+
 -- Locks the lists' feeds until the transaction ends. Returns the lists that exist: one that is being deleted, by
 -- this or by another transaction, needs no feed.
 CREATE FUNCTION faces.lock_feeds(in_list_ids uuid[]) RETURNS uuid[]
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
   existing uuid[];
+  one_list_id uuid;
   lock_key bigint;
 BEGIN
   IF faces.has_fixed_snapshot() THEN
@@ -30,6 +34,14 @@ BEGIN
     SELECT array_agg(locked.list_id) INTO existing FROM (
       SELECT l.list_id FROM faces.list l WHERE l.list_id = ANY (in_list_ids) ORDER BY l.list_id FOR SHARE
     ) locked;
+  ELSIF cardinality(in_list_ids) = 1 THEN
+    one_list_id := in_list_ids[1];
+    SELECT l.list_id INTO one_list_id FROM faces.list l WHERE l.list_id = one_list_id FOR KEY SHARE;
+    IF NOT FOUND THEN
+      RETURN '{}';
+    END IF;
+    PERFORM pg_advisory_xact_lock(uuid_hash_extended(one_list_id, 5190));
+    RETURN in_list_ids;
   ELSE
     SELECT array_agg(locked.list_id) INTO existing FROM (
       SELECT l.list_id FROM faces.list l WHERE l.list_id = ANY (in_list_ids) ORDER BY l.list_id FOR KEY SHARE
@@ -43,48 +55,66 @@ BEGIN
   RETURN coalesce(existing, '{}');
 END $$;
 
--- Appends changes to feeds that lock_feeds returned; the arrays run in parallel.
-CREATE FUNCTION faces.insert_changes(in_list_ids uuid[], in_face_ids uuid[], in_ops text[], in_removed integer[])
-RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- Appends changes to feeds that lock_feeds returned. The arrays after the first run in parallel; what they hold of
+-- other lists is left out.
+CREATE FUNCTION faces.insert_changes(
+  in_existing uuid[], in_list_ids uuid[], in_face_ids uuid[], in_ops text[], in_removed integer[]
+) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+  one_list_id uuid;
+  newest_revision bigint; newest_face_count bigint; newest_removed_total bigint;
 BEGIN
-  WITH change AS (
-    SELECT c.list_id, c.face_id, c.op, c.removed,
-           CASE c.op WHEN 'link' THEN 1 WHEN 'unlink' THEN -1 ELSE 0 END AS face_delta
-    FROM unnest(in_list_ids, in_face_ids, in_ops, in_removed) AS c (list_id, face_id, op, removed)
-  ), head AS MATERIALIZED (
-    SELECT l.list_id, n.revision, n.face_count, n.removed_total
-    FROM (SELECT DISTINCT change.list_id FROM change) l
-    LEFT JOIN LATERAL (
-      SELECT lc.revision, lc.face_count, lc.removed_total FROM faces.list_change lc
-      WHERE lc.list_id = l.list_id ORDER BY lc.revision DESC LIMIT 1
-    ) n ON true
-  )
-  INSERT INTO faces.list_change (list_id, revision, face_id, op, face_count, removed_total)
-  SELECT change.list_id,
-         coalesce(head.revision, 0) + row_number() OVER running,
-         change.face_id,
-         change.op,
-         coalesce(head.face_count, 0) + sum(change.face_delta) OVER running,
-         coalesce(head.removed_total, 0) + sum(change.removed) OVER running
-  FROM change JOIN head USING (list_id)
-  WINDOW running AS (PARTITION BY change.list_id ORDER BY change.face_delta, change.face_id
-                     ROWS UNBOUNDED PRECEDING);
+  FOREACH one_list_id IN ARRAY in_existing LOOP
+    SELECT lc.revision, lc.face_count, lc.removed_total
+    INTO newest_revision, newest_face_count, newest_removed_total
+    FROM faces.list_change lc WHERE lc.list_id = one_list_id ORDER BY lc.revision DESC LIMIT 1;
+    IF NOT FOUND THEN
+      newest_revision := 0; newest_face_count := 0; newest_removed_total := 0;
+    END IF;
+    IF cardinality(in_list_ids) = 1 THEN
+      INSERT INTO faces.list_change (list_id, revision, face_id, op, face_count, removed_total)
+      VALUES (one_list_id, newest_revision + 1, in_face_ids[1], in_ops[1],
+              newest_face_count + CASE in_ops[1] WHEN 'link' THEN 1 WHEN 'unlink' THEN -1 ELSE 0 END,
+              newest_removed_total + in_removed[1]);
+    ELSE
+      INSERT INTO faces.list_change (list_id, revision, face_id, op, face_count, removed_total)
+      SELECT one_list_id,
+             newest_revision + row_number() OVER running,
+             change.face_id,
+             change.op,
+             newest_face_count + sum(change.face_delta) OVER running,
+             newest_removed_total + sum(change.removed) OVER running
+      FROM (
+        SELECT c.face_id, c.op, c.removed,
+               CASE c.op WHEN 'link' THEN 1 WHEN 'unlink' THEN -1 ELSE 0 END AS face_delta
+        FROM unnest(in_list_ids, in_face_ids, in_ops, in_removed) AS c (list_id, face_id, op, removed)
+        WHERE c.list_id = one_list_id
+      ) change
+      WINDOW running AS (ORDER BY change.face_delta, change.face_id ROWS UNBOUNDED PRECEDING);
+    END IF;
+  END LOOP;
 END $$;
 
-CREATE FUNCTION faces.append_changes(in_list_ids uuid[], in_face_ids uuid[], in_ops text[], in_removed integer[])
-RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION faces.append_changes(
+  in_existing uuid[], in_list_ids uuid[], in_face_ids uuid[], in_ops text[], in_removed integer[]
+) RETURNS void
+LANGUAGE plpgsql AS $$
 BEGIN
+  -- With "off" others would see the revision before it is on disk: after a crash of Postgres it would be given out
+  -- again, for another change, and who has seen it would miss that one.
+  IF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'local', true);
+  END IF;
   IF faces.has_fixed_snapshot() THEN
     BEGIN
-      PERFORM faces.insert_changes(in_list_ids, in_face_ids, in_ops, in_removed);
+      PERFORM faces.insert_changes(in_existing, in_list_ids, in_face_ids, in_ops, in_removed);
     EXCEPTION WHEN unique_violation THEN
       RAISE EXCEPTION 'could not append to the change feed: the list was changed by another transaction'
         USING ERRCODE = 'serialization_failure', HINT = 'Retry the transaction.';
     END;
   ELSE
-    PERFORM faces.insert_changes(in_list_ids, in_face_ids, in_ops, in_removed);
+    PERFORM faces.insert_changes(in_existing, in_list_ids, in_face_ids, in_ops, in_removed);
   END IF;
 END $$;
 
@@ -93,8 +123,13 @@ END $$;
 -- they exclude each other, and a descriptor's writer with an older snapshot is told 40001. A row that this
 -- transaction has written itself is excluded already.
 CREATE FUNCTION faces.touch_faces(in_face_ids uuid[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 BEGIN
+  IF cardinality(in_face_ids) = 1 THEN
+    UPDATE faces.face f SET update_time = now()
+    WHERE f.face_id = in_face_ids[1] AND f.xmin <> pg_current_xact_id()::xid;
+    RETURN;
+  END IF;
   WITH foreign_face AS MATERIALIZED (
     SELECT f.face_id FROM faces.face f
     WHERE f.face_id = ANY (in_face_ids) AND f.xmin <> pg_current_xact_id()::xid
@@ -109,7 +144,6 @@ DECLARE
   linked_lists uuid[]; linked_faces uuid[];
   unlinked_lists uuid[]; unlinked_faces uuid[];
   existing uuid[];
-  list_ids uuid[]; face_ids uuid[]; ops text[]; removed integer[];
 BEGIN
   IF TG_OP = 'INSERT' THEN
     SELECT array_agg(list_id), array_agg(face_id) INTO linked_lists, linked_faces FROM new_rows;
@@ -128,17 +162,14 @@ BEGIN
     PERFORM faces.touch_faces(linked_faces);
   END IF;
   existing := faces.lock_feeds(linked_lists || unlinked_lists);
-  SELECT array_agg(c.list_id), array_agg(c.face_id), array_agg(c.op), array_agg(c.removed)
-  INTO list_ids, face_ids, ops, removed
-  FROM (
-    SELECT list_id, face_id, 'link' AS op, 0 AS removed FROM unnest(linked_lists, linked_faces) AS l (list_id, face_id)
-    UNION ALL
-    SELECT list_id, face_id, 'unlink', 1 FROM unnest(unlinked_lists, unlinked_faces) AS u (list_id, face_id)
-  ) c
-  WHERE c.list_id IN (SELECT unnest(existing));
-  IF list_ids IS NOT NULL THEN
-    PERFORM faces.append_changes(list_ids, face_ids, ops, removed);
-  END IF;
+  PERFORM faces.append_changes(
+    existing,
+    linked_lists || unlinked_lists,
+    linked_faces || unlinked_faces,
+    array_fill('link'::text, ARRAY[coalesce(cardinality(linked_lists), 0)])
+      || array_fill('unlink'::text, ARRAY[coalesce(cardinality(unlinked_lists), 0)]),
+    array_fill(0, ARRAY[coalesce(cardinality(linked_lists), 0)])
+      || array_fill(1, ARRAY[coalesce(cardinality(unlinked_lists), 0)]));
   RETURN NULL;
 END $$;
 
@@ -180,10 +211,11 @@ BEGIN
   SELECT array_agg(lf.list_id), array_agg(lf.face_id), array_agg('replace'::text),
          array_agg(CASE WHEN lf.face_id IN (SELECT unnest(replaced)) THEN 1 ELSE 0 END)
   INTO list_ids, face_ids, ops, removed
-  FROM faces.list_face lf
+  FROM faces.list_face lf JOIN faces.face f USING (face_id)
   WHERE lf.face_id = ANY (replaced || added) AND lf.list_id = ANY (existing);
   IF list_ids IS NOT NULL THEN
-    PERFORM faces.append_changes(list_ids, face_ids, ops, removed);
+    SELECT array_agg(DISTINCT list_id ORDER BY list_id) INTO existing FROM unnest(list_ids) AS list_id;
+    PERFORM faces.append_changes(existing, list_ids, face_ids, ops, removed);
   END IF;
   RETURN NULL;
 END $$;
@@ -196,8 +228,8 @@ BEGIN
 END $$;
 
 REVOKE EXECUTE ON FUNCTION faces.lock_feeds(uuid[]), faces.touch_faces(uuid[]),
-  faces.insert_changes(uuid[], uuid[], text[], integer[]),
-  faces.append_changes(uuid[], uuid[], text[], integer[]) FROM PUBLIC;
+  faces.insert_changes(uuid[], uuid[], uuid[], text[], integer[]),
+  faces.append_changes(uuid[], uuid[], uuid[], text[], integer[]) FROM PUBLIC;
 
 CREATE TRIGGER feed_insert AFTER INSERT ON faces.list_face REFERENCING NEW TABLE AS new_rows
   FOR EACH STATEMENT EXECUTE FUNCTION faces.on_list_face_change();

@@ -295,8 +295,8 @@ describe("I1 storms of writers beside followers and open snapshots", () => {
       ALTER FUNCTION faces.insert_changes RENAME TO insert_changes_right;
       ALTER FUNCTION faces.lock_feeds RENAME TO lock_feeds_right;
       CREATE FUNCTION faces.lock_feeds(uuid[]) RETURNS uuid[] LANGUAGE sql AS 'SELECT $1';
-      CREATE FUNCTION faces.insert_changes(uuid[], uuid[], text[], integer[]) RETURNS void LANGUAGE sql AS
-        'INSERT INTO faces.list_change SELECT l, nextval(''faces.wrong''), f, o, 0, 0 FROM unnest($1, $2, $3) AS c (l, f, o)';`);
+      CREATE FUNCTION faces.insert_changes(uuid[], uuid[], uuid[], text[], integer[]) RETURNS void LANGUAGE sql AS
+        'INSERT INTO faces.list_change SELECT l, nextval(''faces.wrong''), f, o, 0, 0 FROM unnest($2, $3, $4) AS c (l, f, o)';`);
     try {
       const { missed } = await race(1, 6);
       expect(missed.length).toBeGreaterThan(0);
