@@ -188,7 +188,7 @@ describe("leader election", () => {
     const stopped = performance.now();
     try {
       await eventually("the signal fires", () => first.signal.aborted || undefined);
-      expect(performance.now() - stopped).toBeLessThan(leaseTtlMs + 100);
+      expect(performance.now() - stopped).toBeLessThan(leaseTtlMs + 700);
       expect(candidate.election.isLeader()).toBe(false);
     } finally {
       for (const pid of fixture.pids) process.kill(pid, "SIGCONT");
@@ -220,7 +220,7 @@ describe("leader election", () => {
     await sleep(100);
     const started = performance.now();
     await waiting.stop();
-    expect(performance.now() - started).toBeLessThan(200);
+    expect(performance.now() - started).toBeLessThan(500);
     expect(waiting.terms).toEqual([]);
   });
 

@@ -14,7 +14,7 @@ beforeAll(async () => {
 afterAll(() => fixture.close());
 
 describe("locks of labels", () => {
-  const ttlMs = 300;
+  const ttlMs = 600;
 
   it("gives a label to one at a time, and renews it while held", async () => {
     const names = freshKeyNames();
