@@ -5,10 +5,19 @@ const exclude = ["**/node_modules/**", "**/dist/**"];
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: "unit", include: ["**/test/**/*.unit.test.ts"], exclude, testTimeout: 30_000 } },
+      {
+        test: {
+          name: "unit",
+          sequence: { groupOrder: 1 },
+          include: ["**/test/**/*.unit.test.ts"],
+          exclude,
+          testTimeout: 30_000,
+        },
+      },
       {
         test: {
           name: "integration",
+          sequence: { groupOrder: 2 },
           include: ["**/test/**/*.int.test.ts"],
           exclude,
           globalSetup: ["packages/testkit/dist/vitest-postgres.js"],
@@ -20,6 +29,7 @@ export default defineConfig({
       {
         test: {
           name: "e2e",
+          sequence: { groupOrder: 3 },
           include: ["test/e2e/**/*.e2e.test.ts"],
           exclude,
           globalSetup: ["packages/testkit/dist/vitest-postgres.js"],

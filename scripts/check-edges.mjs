@@ -49,6 +49,9 @@ const owners = {
 /** Tests may look at a server or an engine directly, beside the room that owns it. */
 const testOnlyRooms = ["testkit", "local-servers"];
 
+/** Static imports and re-exports, imports for their effect, dynamic imports. */
+const importPattern = /(?:^\s*(?:import|export)\b[^;"'=]*?\bfrom|^\s*import|\bimport\()\s*["']([^"']+)["']/gm;
+
 const rooms = new Map();
 for (const manifest of globSync("{apps,packages}/*/package.json", { cwd: root }).concat([
   "index-storage/package.json",
@@ -82,7 +85,7 @@ for (const [room, { dir, json }] of rooms) {
   for (const file of globSync(`${dir}/{src,test,e2e}/**/*.ts`, { cwd: root })) {
     const inTest = !file.startsWith(`${dir}/src/`);
     const text = readFileSync(join(root, file), "utf8");
-    for (const match of text.matchAll(/(?:from|import|import\()\s*["']([^"']+)["']/g)) {
+    for (const match of text.matchAll(importPattern)) {
       const specifier = match[1];
       const line = text.slice(0, match.index).split("\n").length;
       const at = `${file}:${line}`;

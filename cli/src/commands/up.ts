@@ -3,7 +3,6 @@ import { join } from "node:path";
 import { defaults, LimError } from "@lim/contracts";
 import { openFacesDb } from "@lim/faces-db";
 import { reapLeftovers } from "@lim/local-servers";
-import type { CliSettings } from "../settings.ts";
 import {
   type Servers,
   type Service,
@@ -11,7 +10,8 @@ import {
   startServers,
   startService,
   stopAll,
-} from "../stack.ts";
+} from "@lim/testkit";
+import type { CliSettings } from "../settings.ts";
 
 const instances: readonly { kind: ServiceKind; port: number }[] = [
   { kind: "index-manager", port: defaults.managerPort },

@@ -1,10 +1,10 @@
 import { LimError, type Match, type Task, writeUuid } from "@lim/contracts";
 import type { FacesDb } from "@lim/faces-db";
 import type { SearchPlugin } from "@lim/search-plugin";
+import type { Servers, Service, ServiceKind } from "@lim/testkit";
 import { eventually } from "@lim/testkit";
 import { createExactIndex, type ExactIndex } from "@lim/vector-index";
 import { ManagerApi } from "../manager-api.ts";
-import type { Servers, Service, ServiceKind } from "../stack.ts";
 import type { ReportBuilder } from "./report.ts";
 import type { DemoList, FaceSource, Probe } from "./source.ts";
 

@@ -5,7 +5,6 @@ import { LimError } from "@lim/contracts";
 import { openFacesDb } from "@lim/faces-db";
 import { reapLeftovers } from "@lim/local-servers";
 import { createSearchPlugin } from "@lim/search-plugin";
-import type { CliSettings } from "../settings.ts";
 import {
   type Servers,
   type Service,
@@ -13,7 +12,8 @@ import {
   startServers,
   startService,
   stopAll,
-} from "../stack.ts";
+} from "@lim/testkit";
+import type { CliSettings } from "../settings.ts";
 import { followBuilds, importLists, measureBareBuild } from "./builds.ts";
 import { type DemoContext, untilServed } from "./context.ts";
 import { checkMatcherDeath, checkRebuildAndReload, checkTakeover } from "./failures.ts";

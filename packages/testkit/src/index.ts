@@ -14,3 +14,11 @@ export { type FlakyProxy, startFlakyProxy } from "./flaky-proxy.ts";
 export { type ManagedProcess, startProcess } from "./managed-process.ts";
 export { loadRealDescriptors, type RealDescriptors } from "./real-descriptors.ts";
 export { startTestRedis, type TestRedis } from "./redis.ts";
+export {
+  type Servers,
+  type Service,
+  type ServiceKind,
+  startServers,
+  startService,
+  stopAll,
+} from "./service-stack.ts";

@@ -1,5 +1,6 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { LimError } from "@lim/contracts";
 import {
   type LocalServer,
@@ -8,8 +9,9 @@ import {
   startPostgres,
   startRedis,
 } from "@lim/local-servers";
-import { type ManagedProcess, startProcess } from "@lim/testkit";
-import { projectRoot } from "./settings.ts";
+import { type ManagedProcess, startProcess } from "./managed-process.ts";
+
+const projectRoot = fileURLToPath(new URL("../../../", import.meta.url));
 
 export type ServiceKind = "index-manager" | "indexer" | "indexed-matcher";
 
