@@ -32,8 +32,7 @@ const answer = (found: readonly PublishedIndex[]) => ({ count: found.length, ind
 export const indexRoutes =
   (deps: IndexApiDeps): FastifyPluginAsyncZod =>
   async (app) => {
-    const listed = async (label: string | undefined, signal: AbortSignal) =>
-      deps.storage.list(label === undefined ? { signal } : { label, signal });
+    const listed = (label: string | undefined) => deps.storage.list(label === undefined ? {} : { label });
 
     app.get(
       "/indexes",
@@ -46,7 +45,7 @@ export const indexRoutes =
           response: { 200: json("Indexes", indexes), ...errorResponses("bad_input", "storage_unavailable") },
         },
       },
-      async (request) => answer((await listed(request.query.label, request.signal)).indexes),
+      async (request) => answer((await listed(request.query.label)).indexes),
     );
 
     app.get(
@@ -62,7 +61,7 @@ export const indexRoutes =
         },
       },
       async (request) => {
-        const listing = await listed(request.query.label, request.signal);
+        const listing = await listed(request.query.label);
         const labels = [...new Set(listing.indexes.map((index) => index.label))].toSorted();
         return answer(labels.flatMap((label) => newestOf(listing, label, deps.descriptorVersion) ?? []));
       },

@@ -47,7 +47,7 @@ export const taskRoutes =
       },
       async (request, reply) => {
         const { list_id: listId, mode } = request.body;
-        const [list] = await deps.db.listStates({ listIds: [listId], signal: request.signal });
+        const [list] = await deps.db.listStates({ listIds: [listId] });
         if (!list) throw new LimError("list_not_found", `no list ${listId}`);
         const result = await deps.store.create({ taskId: randomUUID(), listId, mode, trigger: "request" });
         if ("conflict" in result)
@@ -75,7 +75,7 @@ export const taskRoutes =
         if (task_ids !== undefined) filter.taskIds = parts(task_ids) ?? [];
         if (statuses !== undefined) filter.statuses = statuses.split(",") as TaskStatus[];
         if (list_id !== undefined) filter.listId = list_id;
-        const found = await deps.store.list(filter, { signal: request.signal });
+        const found = await deps.store.list(filter);
         return { count: found.length, tasks: found };
       },
     );
@@ -95,7 +95,7 @@ export const taskRoutes =
         },
       },
       async (request) => {
-        const found = await deps.store.get(request.params.task_id, { signal: request.signal });
+        const found = await deps.store.get(request.params.task_id);
         if (!found) throw new LimError("not_found", `no task ${request.params.task_id}`);
         return found;
       },
@@ -141,6 +141,6 @@ export const taskRoutes =
           response: { 200: json("Queue", tasks), ...errorResponses("bad_input", "redis_unavailable") },
         },
       },
-      async (request) => deps.store.queue({ limit: request.query.limit, signal: request.signal }),
+      async (request) => deps.store.queue({ limit: request.query.limit }),
     );
   };
