@@ -1,49 +1,76 @@
-import type { Match } from "@lim/contracts";
+import { defaults, LimError, limits } from "@lim/contracts";
+import { connectRedis, createLabelWatcher, createMatchClient, defaultKeyNames } from "@lim/coordination";
+import { openFacesDb } from "@lim/faces-db";
+import { ExactSearch } from "./exact-search.ts";
+import { EmbeddedSearch } from "./plugin.ts";
+import { checkNumber } from "./query.ts";
+import type { SearchPlugin, SearchPluginOptions } from "./types.ts";
 
-export interface SearchPluginOptions {
-  redis: { url: string };
-  /** Without it there is no exact search and no match by face id. */
-  facesDb?: { connectionString: string };
-  descriptorVersion?: number;
-  dim?: number;
-  /** Lists up to this size may be searched exactly; default 50000. */
-  exactMaxFaces?: number;
-  /** Bytes of all lists kept for exact search; default 1 GiB. */
-  exactCacheBytes?: number;
-  matchStreamPrefix?: string;
-  defaultTimeoutMs?: number;
+export { maxReferences } from "./query.ts";
+export type * from "./types.ts";
+
+const defaultExactMaxFaces = 50_000;
+const defaultExactCacheBytes = 1 << 30;
+const labelPollMs = 250;
+/** Read before the first call; without Redis the plugin starts all the same and searches exactly. */
+const firstLookMs = 2_000;
+
+export async function createSearchPlugin(options: SearchPluginOptions): Promise<SearchPlugin> {
+  const settings = {
+    dim: checkNumber(options.dim ?? defaults.descriptorDim, "dim", limits.minDim, limits.maxDim, true),
+    descriptorVersion: checkNumber(
+      options.descriptorVersion ?? defaults.descriptorVersion,
+      "descriptorVersion",
+      0,
+      0xffff_ffff,
+      true,
+    ),
+    defaultTimeoutMs: checkNumber(
+      options.defaultTimeoutMs ?? limits.defaultMatchTimeoutMs,
+      "defaultTimeoutMs",
+      1,
+      limits.maxMatchTimeoutMs,
+      true,
+    ),
+  };
+  const exactLimits = {
+    maxFaces: checkNumber(options.exactMaxFaces ?? defaultExactMaxFaces, "exactMaxFaces", 0, 1e9, true),
+    cacheBytes: checkNumber(
+      options.exactCacheBytes ?? defaultExactCacheBytes,
+      "exactCacheBytes",
+      0,
+      Number.MAX_SAFE_INTEGER,
+      true,
+    ),
+  };
+  const shape = { dim: settings.dim, descriptorVersion: settings.descriptorVersion };
+  const log = options.log ? { log: options.log } : {};
+  const redis = connectRedis({ url: options.redis.url, name: "lim-search-plugin", ...log });
+  const keys = {
+    ...defaultKeyNames,
+    matchStreamPrefix: options.matchStreamPrefix ?? defaultKeyNames.matchStreamPrefix,
+  };
+  const watcher = createLabelWatcher({
+    redis,
+    ttlMs: defaults.labelKeyTtlMs,
+    pollMs: labelPollMs,
+    ...log,
+  });
+  const db = options.facesDb
+    ? openFacesDb({
+        connectionString: options.facesDb.connectionString,
+        applicationName: "lim-search-plugin",
+      })
+    : undefined;
+  const plugin = new EmbeddedSearch({
+    watcher,
+    client: createMatchClient({ redis, keys, ...log }),
+    faces: db ? { db, exact: new ExactSearch(db, shape, exactLimits) } : undefined,
+    settings,
+    closeConnections: () => redis.close(),
+  });
+  await watcher.refresh({ signal: AbortSignal.timeout(firstLookMs) }).catch((thrown: unknown) => {
+    options.log?.warn({ reason: LimError.from(thrown).detail }, "served labels are not known yet");
+  });
+  return plugin;
 }
-
-export type Reference = { descriptor: Float32Array } | { faceId: string };
-
-export interface MatchAnswer {
-  /** Best first. */
-  matches: Match[];
-  path: "index" | "exact";
-  /** Null on the exact path. */
-  indexId: string | null;
-  revision: number;
-  timings: { totalMs: number; queueMs: number | null; searchMs: number };
-}
-
-/** What a face platform embeds. */
-export interface SearchPlugin {
-  /**
-   * One answer a reference, in order. Throws LimError: not_served (no matcher, and too large or no database for exact
-   * search), request_expired, descriptor_version_mismatch, bad_input, not_found (face id), redis_unavailable, aborted.
-   */
-  match(query: {
-    label: string;
-    references: readonly Reference[];
-    limit?: number;
-    threshold?: number;
-    timeoutMs?: number;
-    minRevision?: number;
-    signal?: AbortSignal;
-  }): Promise<MatchAnswer[]>;
-  /** What is served now, by whom, at which revision. */
-  labels(): { label: string; matcherId: string; indexId: string; revision: number }[];
-  close(): Promise<void>;
-}
-
-export declare function createSearchPlugin(options: SearchPluginOptions): Promise<SearchPlugin>;
