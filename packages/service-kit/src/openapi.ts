@@ -36,16 +36,36 @@ function sorted(object: JsonObject): JsonObject {
   return Object.fromEntries(Object.entries(object).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
 
+/**
+ * zod's provider names the input form of schema X "XInput". Where only that form is used, it gets the plain name.
+ */
+function withPlainNames(document: { paths: unknown; components: { schemas: JsonObject } }): typeof document {
+  const names = new Set(Object.keys(document.components.schemas));
+  let text = JSON.stringify(document);
+  for (const name of names) {
+    const plain = name.replace(/Input$/, "");
+    if (plain === name || names.has(plain)) continue;
+    text = text
+      .replaceAll(`"#/components/schemas/${name}"`, `"#/components/schemas/${plain}"`)
+      .replace(`"${name}":`, `"${plain}":`);
+  }
+  return JSON.parse(text) as typeof document;
+}
+
 /** Components without the unused ones; paths and components in alphabetical order, so that a diff shows changes only. */
 export const transformObject: typeof jsonSchemaTransformObject = (input) => {
   const document = jsonSchemaTransformObject(input) as unknown as {
     paths?: JsonObject;
     components?: { schemas?: JsonObject };
   };
-  return {
-    ...document,
+  const { paths, components } = withPlainNames({
     paths: sorted(document.paths ?? {}),
     components: { schemas: referencedSchemas(document.paths, document.components?.schemas ?? {}) },
+  });
+  return {
+    ...document,
+    paths,
+    components: { schemas: sorted(components.schemas) },
   } as unknown as ReturnType<typeof jsonSchemaTransformObject>;
 };
 

@@ -76,7 +76,7 @@ export const indexRoutes =
           tags,
           params: indexParams,
           response: {
-            204: { description: "Removed", content: { "application/json": { schema: z.undefined() } } },
+            204: z.undefined().describe("Removed"),
             ...errorResponses("bad_input", "not_found", "storage_unavailable"),
           },
         },
