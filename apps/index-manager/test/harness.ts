@@ -34,6 +34,7 @@ export interface Harness {
   redis: ReturnType<typeof connectRedis>;
   /** Beside the contract: what an operator might do to Redis. */
   raw: Redis;
+  restartRedis(): Promise<void>;
   indexer(): Promise<TestIndexer>;
   manager(env?: Record<string, string>): Promise<Manager>;
   /** A list with faces. */
@@ -72,6 +73,7 @@ export async function startHarness(): Promise<Harness> {
     store,
     redis,
     raw,
+    restartRedis: () => server.restart(),
     async indexer() {
       const indexer = await startTestIndexer({ storage, db });
       indexers.push(indexer);

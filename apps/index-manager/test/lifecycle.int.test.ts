@@ -1,0 +1,105 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { freePort, startRedis } from "@lim/local-servers";
+import { eventually, startProcess } from "@lim/testkit";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { type Harness, startHarness } from "./harness.ts";
+
+let harness: Harness;
+
+beforeAll(async () => {
+  harness = await startHarness();
+});
+afterEach(() => harness.clear());
+afterAll(() => harness.close());
+
+const script = new URL("../dist/main.js", import.meta.url).pathname;
+
+describe("a manager's life", () => {
+  it("ends cleanly on SIGTERM, and frees the lock for another at once", async () => {
+    const manager = await harness.manager();
+    await eventually("leads", async () =>
+      ((await manager.api("GET", "/1/master")).body as { is_master: boolean }).is_master ? true : undefined,
+    );
+    const beganMs = performance.now();
+    manager.process.kill("SIGTERM");
+    expect(await manager.process.exited).toBe(0);
+    expect(performance.now() - beganMs).toBeLessThan(5_000);
+    expect(await harness.raw.exists("lim_manager_master")).toBe(0);
+  });
+
+  it("refuses bad settings with exit code 2, every fault by its variable, no secret", async () => {
+    const manager = startProcess({
+      name: "misconfigured",
+      script,
+      env: {
+        REDIS_URL: "redis://h",
+        DATABASE_URL: "hunter2",
+        LIM_STORAGE_ROOT: "",
+        LIM_PLANNING_SCHEDULE: "x",
+      },
+    });
+    expect(await manager.exited).toBe(2);
+    await manager.waitForLine(/LIM_PLANNING_SCHEDULE: /, { timeoutMs: 1_000 });
+    await manager.waitForLine(/LIM_STORAGE_ROOT: is required/, { timeoutMs: 1_000 });
+    expect(manager.lines.join("\n")).not.toContain("hunter2");
+  });
+
+  it("waits for a Redis that starts later, and tells what it waits for", async () => {
+    const dir = await mkdtemp(join(tmpdir(), "lim-late-redis-"));
+    const [redisPort, port] = [await freePort(), await freePort()];
+    const manager = startProcess({
+      name: "early",
+      script,
+      env: {
+        REDIS_URL: `redis://127.0.0.1:${redisPort}`,
+        DATABASE_URL: harness.databaseUrl,
+        LIM_STORAGE_ROOT: harness.storageRoot,
+        LIM_MANAGER_HOST: "127.0.0.1",
+        LIM_MANAGER_PORT: `${port}`,
+      },
+    });
+    try {
+      const health = await eventually(
+        "health",
+        async () => {
+          const response = await fetch(`http://127.0.0.1:${port}/healthcheck`);
+          return { status: response.status, body: (await response.json()) as object };
+        },
+        { timeoutMs: 15_000 },
+      );
+      expect(health).toMatchObject({ status: 503, body: { components: { postgres: "ok", storage: "ok" } } });
+      expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(503);
+      expect((await fetch(`http://127.0.0.1:${port}/1/tasks`)).status).toBe(503);
+      const redis = await startRedis({ dir, port: redisPort });
+      try {
+        await manager.waitForLine(/index-manager listening/, { timeoutMs: 15_000 });
+        expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200);
+        expect((await fetch(`http://127.0.0.1:${port}/1/tasks`)).status).toBe(200);
+      } finally {
+        await manager.stop();
+        await redis.stop();
+      }
+    } finally {
+      await manager.stop();
+      await rm(dir, { recursive: true, force: true });
+    }
+  });
+
+  it("I9: outlives a Redis that restarts empty in the middle of a build", async () => {
+    const listId = await harness.list();
+    const indexer = await harness.indexer();
+    const manager = await harness.manager({ LIM_LISTS: listId, LIM_PLANNING_PERIOD_S: "1" });
+    const { task_id: taskId } = await eventually("a build", () => indexer.current(), { timeoutMs: 15_000 });
+    await harness.restartRedis();
+    await eventually(
+      "the build is adopted",
+      async () => ((await manager.api("GET", `/1/tasks/${taskId}`)).status === 200 ? true : undefined),
+      { timeoutMs: 15_000 },
+    );
+    await indexer.succeed();
+    await harness.untilStatus(manager, taskId, "success");
+    expect(indexer.builds).toHaveLength(1);
+  });
+});
