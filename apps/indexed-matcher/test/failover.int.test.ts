@@ -1,0 +1,110 @@
+import { eventually, faceIdOf } from "@lim/testkit";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import {
+  announcers,
+  createFilledList,
+  facesOf,
+  type Harness,
+  publishIndex,
+  startHarness,
+  startLoad,
+  vectorOf,
+} from "./harness.ts";
+
+const people = 300;
+let harness: Harness;
+let listId: string;
+
+beforeAll(async () => {
+  harness = await startHarness();
+  listId = await createFilledList(harness, "failover", people);
+  await publishIndex(harness, harness.storage, listId);
+});
+afterAll(async () => {
+  await harness?.close();
+});
+
+test("I6, I8: a killed matcher's requests are answered by another, its keys expire; a stopped one leaves none", async () => {
+  const first = await harness.startMatcher();
+  const second = await harness.startMatcher();
+  expect((await announcers(harness, listId)).toSorted()).toEqual(
+    [first.matcherId, second.matcherId].toSorted(),
+  );
+  const load = startLoad(harness, listId, 16, people);
+  await eventually("both answer", async () => {
+    const texts = await Promise.all(
+      [first, second].map(async ({ url }) => (await fetch(`${url}/metrics`)).text()),
+    );
+    return texts.every((text) => /requests_total\{outcome="ok"\} [1-9]/.test(text)) || undefined;
+  });
+  const killedAtMs = performance.now();
+  first.process.kill("SIGKILL");
+  await first.process.exited;
+  await eventually(
+    "the killed one's key is gone",
+    async () => ((await announcers(harness, listId)).length === 1 ? true : undefined),
+    { timeoutMs: 10_000 },
+  );
+  expect(performance.now() - killedAtMs).toBeLessThan(2_000 + 500);
+  expect(await announcers(harness, listId)).toEqual([second.matcherId]);
+
+  const third = await harness.startMatcher();
+  const stopped = await Promise.all([second.process.stop(), goneAfterStop(second.matcherId)]);
+  expect(stopped).toHaveLength(2);
+  expect(await second.process.exited).toBe(0);
+  expect(await announcers(harness, listId)).toEqual([third.matcherId]);
+  const { replies, failures } = await load.stop();
+  expect(failures).toEqual([]);
+  expect(replies.length).toBeGreaterThan(50);
+  await third.process.stop();
+  expect(await announcers(harness, listId)).toEqual([]);
+});
+
+async function goneAfterStop(matcherId: string): Promise<void> {
+  const stoppedAtMs = performance.now();
+  await eventually(
+    "key withdrawn",
+    async () => ((await announcers(harness, listId)).includes(matcherId) ? undefined : true),
+    { intervalMs: 10 },
+  );
+  // Withdrawn, not expired: the TTL is 2 s.
+  expect(performance.now() - stoppedAtMs).toBeLessThan(1_000);
+}
+
+test("I1: a matcher that starts catches up with what was committed since the index, before it announces itself", async () => {
+  await harness.db.putFaces({
+    listIds: [listId],
+    descriptorVersion: 1,
+    faces: facesOf("failover", people, 30),
+  });
+  await harness.db.unlinkFaces({ listId, faceIds: [faceIdOf("failover", 0)] });
+  const matcher = await harness.startMatcher({ LIM_REFRESH_ENABLED: "false" });
+  const [index] = await matcher.indexes();
+  expect(index).toMatchObject({ revision: people + 31, behind_by: 0, count: people + 29 });
+  const reply = await harness.match(listId, vectorOf(people + 29));
+  expect(reply.result[0]?.[0]).toBe(faceIdOf("failover", people + 29));
+  const gone = await harness.match(listId, vectorOf(0));
+  expect(gone.result.some(([faceId]) => faceId === faceIdOf("failover", 0))).toBe(false);
+  // Without refresh an index ahead is not waited for.
+  const ahead = await harness.match(listId, vectorOf(0), { minRevision: people + 32 });
+  expect(ahead.error?.error_code).toBe(26304);
+  await matcher.process.stop();
+});
+
+test("I9: Redis killed and started again: the matcher serves and announces again by itself", async () => {
+  const matcher = await harness.startMatcher();
+  await harness.redis.restart();
+  await eventually("announced again", async () => (await announcers(harness, listId))[0], {
+    timeoutMs: 15_000,
+  });
+  await eventually(
+    "answers",
+    async () => {
+      const reply = await harness.match(listId, vectorOf(5), { timeoutMs: 1_000 }).catch(() => undefined);
+      return reply?.result[0]?.[0] === faceIdOf("failover", 5) || undefined;
+    },
+    { timeoutMs: 15_000 },
+  );
+  await matcher.process.stop();
+  expect(await matcher.process.exited).toBe(0);
+});

@@ -1,0 +1,260 @@
+import { cp, mkdir, rename } from "node:fs/promises";
+import { join } from "node:path";
+import { encodeDescriptor } from "@lim/contracts";
+import { openIndexStorage } from "@lim/index-storage";
+import { corruptFile, eventually, faceIdOf } from "@lim/testkit";
+import { createExactIndex } from "@lim/vector-index";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import {
+  announcers,
+  createFilledList,
+  dim,
+  facesOf,
+  type Harness,
+  idBytes,
+  publishIndex,
+  type RunningMatcher,
+  startHarness,
+  startLoad,
+  vectorOf,
+} from "./harness.ts";
+
+const people = 1_500;
+let harness: Harness;
+let matcher: RunningMatcher;
+
+beforeAll(async () => {
+  harness = await startHarness();
+  matcher = await harness.startMatcher();
+});
+afterAll(async () => {
+  await harness?.close();
+});
+
+/** A list with an index that `matcher` serves. */
+async function servedList(space: string, count = 300): Promise<{ listId: string; indexId: string }> {
+  const listId = await createFilledList(harness, space, count);
+  const indexId = await publishIndex(harness, harness.storage, listId);
+  await untilServed(listId);
+  return { listId, indexId };
+}
+
+async function untilServed(listId: string): Promise<void> {
+  await eventually("label key", async () => (await announcers(harness, listId))[0], { timeoutMs: 20_000 });
+}
+
+const linesOf = (pattern: RegExp) =>
+  matcher.process.lines.flatMap((line) => {
+    const { msg } = JSON.parse(line) as { msg: string };
+    return pattern.test(msg) ? [msg] : [];
+  });
+
+test("answers over the stream equal the exact search; HTTP tells what is loaded", async () => {
+  const { listId, indexId } = await servedList("exact", people);
+  const exact = createExactIndex({ dim });
+  const faces = facesOf("exact", 0, people);
+  const matrix = new Float32Array(people * dim);
+  faces.forEach(({ vector }, i) => {
+    matrix.set(vector, i * dim);
+  });
+  exact.upsertMany(idBytes(faces.map(({ faceId }) => faceId)), matrix);
+  let found = 0;
+  const probes = 100;
+  try {
+    for (let person = 0; person < probes; person++) {
+      const probe = vectorOf(person * 7, 1);
+      const [expected = []] = await exact.search(probe, { limit: 10 });
+      const reply = await harness.match(listId, probe);
+      expect(reply).toMatchObject({ status_code: 200, error: null, index_id: indexId, revision: people });
+      expect(reply.result[0]?.[0]).toBe(expected[0]?.[0]);
+      expect(reply.result[0]?.[1]).toBeCloseTo(expected[0]?.[1] ?? -1, 4);
+      const ids = new Set(reply.result.map(([faceId]) => faceId));
+      found += expected.filter(([faceId]) => ids.has(faceId)).length;
+    }
+  } finally {
+    await exact.close();
+  }
+  expect(found / (probes * 10)).toBeGreaterThanOrEqual(0.98);
+  const [index] = (await matcher.indexes()).filter(({ label }) => label === listId);
+  expect(index).toMatchObject({
+    index_id: indexId,
+    revision: people,
+    behind_by: 0,
+    count: people,
+    state: "serving",
+  });
+  const metrics = await (await fetch(`${matcher.url}/metrics`)).text();
+  expect(metrics).toMatch(/lim_matcher_requests_total\{outcome="ok"\} \d+/);
+  expect(metrics).toMatch(/lim_matcher_labels\{state="serving"\} [1-9]/);
+});
+
+test("I5, I7: linked, unlinked and replaced faces show at once, in packets of ten, without a failed match", async () => {
+  const { listId } = await servedList("refresh");
+  const load = startLoad(harness, listId, 4, 300);
+  await harness.db.putFaces({ listIds: [listId], descriptorVersion: 1, faces: facesOf("refresh", 300, 25) });
+  const linked = 325;
+  const hits = await Promise.all(
+    Array.from({ length: 25 }, async (_, i) =>
+      harness.match(listId, vectorOf(300 + i), { minRevision: linked }),
+    ),
+  );
+  hits.forEach((reply, i) => {
+    expect(reply.result[0]?.[0]).toBe(faceIdOf("refresh", 300 + i));
+  });
+  await eventually("finished", () => linesOf(new RegExp(`^Refresh index for: ${listId} has finished`))[0]);
+  expect(linesOf(/^Sync: \d+->\d+, 0->0$/).length).toBeGreaterThan(0);
+  expect(linesOf(/^Sync: /).join("\n")).toContain("Sync: 3->3, 0->0");
+
+  const gone = [1, 2, 3, 4, 5].map((person) => faceIdOf("refresh", person));
+  await harness.db.unlinkFaces({ listId, faceIds: gone });
+  for (const person of [1, 2, 3, 4, 5]) {
+    const reply = await harness.match(listId, vectorOf(person), { minRevision: linked + 5, limit: 100 });
+    expect(reply.error).toBeNull();
+    expect(reply.result.some(([faceId]) => gone.includes(faceId))).toBe(false);
+  }
+  expect(linesOf(/^Sync: 0->0, 1->1$/).length).toBeGreaterThan(0);
+
+  await harness.db.putFaces({
+    listIds: [listId],
+    descriptorVersion: 1,
+    faces: [{ faceId: faceIdOf("refresh", 10), vector: vectorOf(9_999) }],
+  });
+  const replaced = await harness.match(listId, vectorOf(9_999), { minRevision: linked + 6 });
+  expect(replaced.result[0]?.[0]).toBe(faceIdOf("refresh", 10));
+  expect(linesOf(/^Sync: 1->1, 1->1$/).length).toBeGreaterThan(0);
+
+  const { replies, failures } = await load.stop();
+  expect(failures).toEqual([]);
+  expect(replies.length).toBeGreaterThan(0);
+  for (const { revision, result } of replies)
+    if ((revision ?? 0) >= linked + 5) expect(result.some(([faceId]) => gone.includes(faceId))).toBe(false);
+  const label = JSON.parse(
+    (await harness.raw.get(`matching_label__${listId}__${matcher.matcherId}`)) ?? "{}",
+  );
+  expect(label).toMatchObject({ count: 320 });
+  await eventually("key has the revision", async () => {
+    const text = await harness.raw.get(`matching_label__${listId}__${matcher.matcherId}`);
+    return JSON.parse(text ?? "{}").revision === linked + 6 || undefined;
+  });
+});
+
+test("I7, I12: a newer index is swapped in under load and changes; no request fails, no revision goes back", async () => {
+  const { listId, indexId } = await servedList("reload");
+  const load = startLoad(harness, listId, 8, 300);
+  let written = 300;
+  let writing = true;
+  const writer = (async () => {
+    for (; writing; written++)
+      await harness.db.putFaces({
+        listIds: [listId],
+        descriptorVersion: 1,
+        faces: facesOf("reload", written, 1),
+      });
+  })();
+  const seen = [indexId];
+  for (let round = 0; round < 3; round++) {
+    const next = await publishIndex(harness, harness.storage, listId);
+    seen.push(next);
+    await eventually(
+      "answers come from the newer index",
+      async () => (await harness.match(listId, vectorOf(1))).index_id === next || undefined,
+      { timeoutMs: 20_000 },
+    );
+  }
+  writing = false;
+  await writer;
+  const last = await harness.match(listId, vectorOf(written - 1), { minRevision: written });
+  expect(last.result[0]?.[0]).toBe(faceIdOf("reload", written - 1));
+  const { replies, failures } = await load.stop();
+  expect(failures).toEqual([]);
+  expect(new Set(replies.map((reply) => reply.index_id))).toEqual(new Set(seen));
+});
+
+test("I2: a corrupt newest index is refused, counted and told; the one before goes on, and a good one replaces it", async () => {
+  const { listId, indexId } = await servedList("corrupt");
+  await harness.db.putFaces({ listIds: [listId], descriptorVersion: 1, faces: facesOf("corrupt", 300, 1) });
+  const elsewhere = join(harness.dir, "elsewhere");
+  const bad = await publishIndex(harness, await openIndexStorage({ root: elsewhere }), listId);
+  const from = join(elsewhere, listId, bad);
+  await corruptFile(join(from, "index.dat"), { flipByteAt: -1_000 });
+  await mkdir(join(harness.dir, "moving"), { recursive: true });
+  await cp(from, join(harness.dir, "moving", bad), { recursive: true });
+  await rename(join(harness.dir, "moving", bad), join(harness.storageRoot, listId, bad));
+  await matcher.process.waitForLine(new RegExp(`${bad}.*the one before goes on`), { timeoutMs: 20_000 });
+  const reply = await harness.match(listId, vectorOf(300), { minRevision: 301 });
+  expect(reply.index_id).toBe(indexId);
+  expect(reply.result[0]?.[0]).toBe(faceIdOf("corrupt", 300));
+  expect(await (await fetch(`${matcher.url}/metrics`)).text()).toMatch(
+    /lim_matcher_load_failures_total\{reason="index_refused"\} [1-9]/,
+  );
+  // A matcher that starts now falls back to the good one.
+  const second = await harness.startMatcher();
+  const [loaded] = (await second.indexes()).filter(({ label }) => label === listId);
+  expect(loaded).toMatchObject({ index_id: indexId, state: "serving" });
+  await second.process.stop();
+  expect(await second.process.exited).toBe(0);
+  const good = await publishIndex(harness, harness.storage, listId);
+  await eventually(
+    "the good one serves",
+    async () => (await harness.match(listId, vectorOf(1))).index_id === good || undefined,
+    { timeoutMs: 20_000 },
+  );
+});
+
+test("I11: bad requests are answered with their code, the others of the same burst with their matches", async () => {
+  const { listId } = await servedList("bad");
+  const bad = (descriptor: Buffer) => harness.match(listId, vectorOf(0), { descriptor });
+  const filled = (value: number, length: number) => new Float32Array(length).fill(value);
+  const [good, nan, wrongDim, version, nonsense, zero, ahead] = await Promise.all([
+    harness.match(listId, vectorOf(0)),
+    bad(encodeDescriptor(filled(Number.NaN, dim), 1)),
+    bad(encodeDescriptor(vectorOf(0).subarray(0, 32), 1)),
+    bad(encodeDescriptor(vectorOf(0), 9)),
+    bad(Buffer.from("no descriptor at all")),
+    bad(encodeDescriptor(filled(0, dim), 1)),
+    harness.match(listId, vectorOf(0), { minRevision: 1_000_000, timeoutMs: 600 }),
+  ]);
+  expect(good?.result[0]?.[0]).toBe(faceIdOf("bad", 0));
+  const codes = [nan, wrongDim, version, nonsense, zero, ahead].map((reply) => reply?.error?.error_code);
+  expect(codes).toEqual([26306, 26306, 26305, 26306, 26306, 26304]);
+});
+
+test("an index removed from the storage and a deleted list are unloaded, and their keys are gone", async () => {
+  const removed = await servedList("removed", 50);
+  const deleted = await servedList("deleted", 50);
+  await harness.storage.remove({ indexId: removed.indexId });
+  await harness.db.deleteList({ listId: deleted.listId });
+  await eventually("both unloaded", async () => {
+    const labels = (await matcher.indexes()).map(({ label }) => label);
+    return !labels.includes(removed.listId) && !labels.includes(deleted.listId) ? true : undefined;
+  });
+  expect(await announcers(harness, removed.listId)).toEqual([]);
+  expect(await announcers(harness, deleted.listId)).toEqual([]);
+  // It comes back with a new index.
+  await publishIndex(harness, harness.storage, removed.listId);
+  await untilServed(removed.listId);
+});
+
+test("I9: after a flush of Redis keys, groups and answers come back by themselves", async () => {
+  const { listId } = await servedList("flush", 50);
+  await harness.raw.flushall();
+  await untilServed(listId);
+  await eventually(
+    "answers",
+    async () => {
+      const reply = await harness.match(listId, vectorOf(0), { timeoutMs: 1_000 }).catch(() => undefined);
+      return reply?.result[0]?.[0] === faceIdOf("flush", 0) || undefined;
+    },
+    { timeoutMs: 10_000 },
+  );
+});
+
+test("a load past the memory limit is refused, said, and harms nothing", async () => {
+  const { listId } = await servedList("memory", 50);
+  const small = await harness.startMatcher({ LIM_MEMORY_LIMIT_RATIO: "0.0001" });
+  const [index] = (await small.indexes()).filter(({ label }) => label === listId);
+  expect(index).toMatchObject({ state: "failed", index_id: null });
+  expect(String(index?.detail)).toContain("LIM_MEMORY_LIMIT_RATIO");
+  expect(await announcers(harness, listId)).toEqual([matcher.matcherId]);
+  await small.process.stop();
+});
