@@ -110,7 +110,7 @@ describe("a build", () => {
     await opened.keyed.close();
   });
 
-  it("refuses an empty list (26105), one that is unknown (26102), one of bad rows only (26105)", async () => {
+  it("refuses an empty list (26105), one that is unknown (26102), one without descriptors of the version (26105)", async () => {
     const empty = await build(buildRequest(await createList(stack.db, 0)));
     expect(empty.error?.error_code).toBe(26105);
     const unknown = buildRequest(randomUUID());

@@ -86,12 +86,13 @@ describe("a running build", () => {
   });
 
   it("I10 is refused before it begins where memory cannot hold it (26109, with numbers)", async () => {
-    const { post, outcome } = await start({ LIM_BUILD_MEMORY_LIMIT_MB: "100" });
-    const request = buildRequest(listId);
+    const { post, outcome } = await start({ LIM_BUILD_MEMORY_LIMIT_MB: "150" });
+    // The process by itself stays below the limit; vectors and graph of this dimension would not.
+    const request = buildRequest(listId, { dim: 4096 });
     await post("/index_list", request);
     expect((await outcome(request)).error).toMatchObject({
       error_code: 26109,
-      detail: expect.stringMatching(/2000 faces of 64 dimensions need about \d+ MiB.*limit is 100 MiB/),
+      detail: expect.stringMatching(/2000 faces of 4096 dimensions need about \d+ MiB.*limit is 150 MiB/),
     });
     await expectNothingOf(request);
   });
@@ -163,6 +164,8 @@ describe("shutdown", () => {
       const registered = async () =>
         (await registry.origins()).includes("http://indexer.test:5180") ? true : undefined;
       await eventually("the registration", registered);
+      await stack.restartRedis();
+      await eventually("the registration in an empty Redis", registered, { timeoutMs: 10_000 });
       await service.stop();
       expect(await service.exited).toBe(0);
       expect(await registry.origins()).toEqual([]);

@@ -32,6 +32,8 @@ export interface Stack {
   db: FacesDb;
   root: string;
   storage: IndexStorage;
+  /** It comes back empty, on the same port. */
+  restartRedis(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -45,6 +47,7 @@ export async function startStack(): Promise<Stack> {
     db: database.db,
     root,
     storage: await openIndexStorage({ root }),
+    restartRedis: () => redis.restart(),
     async close() {
       await Promise.allSettled([redis.stop(), database.drop()]);
       await rm(root, { recursive: true, force: true });
