@@ -28,7 +28,8 @@ interface PacketRow {
 
 /**
  * One statement, so that the feed and the state of its faces are of one snapshot. The feed's rows are taken while they
- * concern at most $4 distinct faces; `to_revision` is the last row taken.
+ * concern at most $4 distinct faces; `to_revision` is the last row taken. LIMIT 1 keeps the state a lookup by index a
+ * face, whatever the statistics say of a list that is younger than they are.
  */
 const packetQuery = `
   WITH scanned AS (
@@ -49,8 +50,11 @@ const packetQuery = `
          CASE WHEN octet_length(d.data) = $5 * 4 THEN d.data END AS data
   FROM faces.list l
   LEFT JOIN taken t ON t.is_first
-  LEFT JOIN faces.list_face lf ON lf.list_id = l.list_id AND lf.face_id = t.face_id
-  LEFT JOIN faces.descriptor d ON d.face_id = lf.face_id AND d.descriptor_version = $3
+  LEFT JOIN LATERAL (
+    SELECT d.face_id, d.data FROM faces.list_face lf
+    JOIN faces.descriptor d ON d.face_id = lf.face_id AND d.descriptor_version = $3
+    WHERE lf.list_id = $1 AND lf.face_id = t.face_id LIMIT 1
+  ) d ON true
   WHERE l.list_id = $1
   ORDER BY t.revision`;
 
@@ -66,7 +70,7 @@ export async function readPacket(database: Database, options: PacketOptions): Pr
     1,
     facesDbLimits.maxPacketFaces,
   );
-  const scanRows = Math.max(facesDbLimits.maxPacketScanRows, maxFaces);
+  const scanRows = maxFaces * facesDbLimits.packetScanRowsPerFace;
   const rows = await database.run(options.signal, async (session) => {
     const result = await session.query<PacketRow>({
       name: "lim_read_packet",

@@ -80,21 +80,23 @@ const createStage = `
     place integer NOT NULL, face_id uuid, external_id text, data bytea NOT NULL
   ) ON COMMIT DELETE ROWS`;
 
+// The subqueries below are scalar on purpose: each is one lookup by index a staged row. As a join, statistics that do
+// not know the account yet let Postgres walk all of its faces for every staged row.
+const faceOfExternalId =
+  "(SELECT f.face_id FROM faces.face f WHERE f.account_id = $1 AND f.external_id = s.external_id)";
+const accountOfFace = "(SELECT f.account_id FROM faces.face f WHERE f.face_id = s.face_id)";
+
 /** Rows that contradict what is stored. They leave the stage. */
 const takeConflicts = `
-  DELETE FROM pg_temp.lim_import_stage s USING faces.face f
-  WHERE s.face_id IS NOT NULL AND (
-    (f.account_id = $1 AND f.external_id = s.external_id AND f.face_id <> s.face_id)
-    OR (f.face_id = s.face_id AND f.account_id <> $1))
-  RETURNING s.place, f.account_id <> $1 AS other_account, f.face_id`;
+  DELETE FROM pg_temp.lim_import_stage s
+  WHERE s.face_id IS NOT NULL AND (${faceOfExternalId} <> s.face_id OR ${accountOfFace} <> $1)
+  RETURNING s.place, coalesce(${accountOfFace} <> $1, false) AS other_account, ${faceOfExternalId} AS face_id`;
 
 /** Gives rows that came with an external id only their face: of this chunk, of the account, or a new one. */
-const resolveFaces = [
-  `UPDATE pg_temp.lim_import_stage s SET face_id = o.face_id FROM pg_temp.lim_import_stage o
-   WHERE s.face_id IS NULL AND o.face_id IS NOT NULL AND o.external_id = s.external_id`,
-  `UPDATE pg_temp.lim_import_stage s SET face_id = f.face_id FROM faces.face f
-   WHERE s.face_id IS NULL AND f.account_id = $1 AND f.external_id = s.external_id`,
-];
+const resolveInChunk = `
+  UPDATE pg_temp.lim_import_stage s SET face_id = o.face_id FROM pg_temp.lim_import_stage o
+  WHERE s.face_id IS NULL AND o.face_id IS NOT NULL AND o.external_id = s.external_id`;
+const resolveStored = `UPDATE pg_temp.lim_import_stage s SET face_id = ${faceOfExternalId} WHERE s.face_id IS NULL`;
 const createFaceIds = "UPDATE pg_temp.lim_import_stage SET face_id = gen_random_uuid() WHERE face_id IS NULL";
 
 const upsertFaces = `
@@ -147,8 +149,10 @@ async function writeStaged(
     takeConflicts,
     account,
   );
-  for (const statement of resolveFaces)
-    await session.query(statement, statement.includes("$1") ? account : []);
+  const isMixed =
+    staged.some((row) => row.faceId === undefined) && staged.some((row) => row.faceId !== undefined);
+  if (isMixed) await session.query(resolveInChunk);
+  await session.query(resolveStored, account);
   await session.query(createFaceIds);
   await session.query(upsertFaces, account);
   await session.query(upsertDescriptors, [target.descriptorVersion]);
@@ -220,6 +224,37 @@ async function begin(
   });
 }
 
+/** Cuts the source into chunks. While one is being committed the next is read and checked, no more than that. */
+async function eachChunk(
+  { rows, signal }: ImportOptions,
+  cut: { dim: number; chunkRows: number; skipRows: number },
+  commit: (chunk: Chunk) => Promise<void>,
+): Promise<void> {
+  let committing: Promise<void> = Promise.resolve();
+  const commitNext = async (chunk: Chunk) => {
+    await committing;
+    committing = commit(chunk);
+    // Its failure is thrown where it is awaited next.
+    committing.catch(() => {});
+  };
+  let row = 0;
+  let chunk = new Chunk(cut.dim);
+  try {
+    for await (const next of rows) {
+      throwIfAborted(signal);
+      if (row++ < cut.skipRows) continue;
+      chunk.add(next);
+      if (chunk.rows < cut.chunkRows) continue;
+      await commitNext(chunk);
+      chunk = new Chunk(cut.dim);
+    }
+    if (chunk.rows > 0) await commitNext(chunk);
+  } finally {
+    // Nothing is written any more once the import has ended, by a failure of the source included.
+    await committing;
+  }
+}
+
 export async function importRows(database: Database, options: ImportOptions): Promise<ImportResult> {
   const listId = checkUuid(options.listId, "list id");
   const dim = checkInteger(options.dim, "dim", limits.minDim, limits.maxDim);
@@ -248,16 +283,6 @@ export async function importRows(database: Database, options: ImportOptions): Pr
     faults.push(...done.faults.slice(0, facesDbLimits.maxReportedFaults - faults.length));
     options.onProgress?.(progress);
   };
-  let row = 0;
-  let chunk = new Chunk(dim);
-  for await (const next of options.rows) {
-    throwIfAborted(options.signal);
-    if (row++ < resumedFromRow) continue;
-    chunk.add(next);
-    if (chunk.rows < chunkRows) continue;
-    await commit(chunk);
-    chunk = new Chunk(dim);
-  }
-  if (chunk.rows > 0) await commit(chunk);
+  await eachChunk(options, { dim, chunkRows, skipRows: resumedFromRow }, commit);
   return { ...progress, resumedFromRow, faults };
 }

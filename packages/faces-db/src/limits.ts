@@ -20,8 +20,8 @@ export const facesDbLimits = {
   snapshotBatchRows: 1_000,
   maxSnapshotBatchRows: 100_000,
   maxPacketFaces: 10_000,
-  /** Feed rows that one packet may cover: many changes of few faces end it here. */
-  maxPacketScanRows: 2_000,
+  /** Feed rows that one packet may cover, for each face it may hold: many changes of few faces end it here. */
+  packetScanRowsPerFace: 16,
   compactChunkRows: 50_000,
   importChunkRows: 1_000,
   maxImportChunkRows: 20_000,
