@@ -12,7 +12,7 @@ export const managerLimits = {
   /** Dispatches of one task that its indexers refused; past it they count as attempts. */
   maxRefusedDispatches: 10,
   /** An indexer that refused or failed a dispatch gets no other for this long. */
-  avoidIndexerMs: 5_000,
+  avoidIndexerMs: 2_000,
   /** Pause after a plan that failed, and between questions whether one is due. */
   planRetryMs: 5_000,
   planTickMs: 1_000,
