@@ -1,13 +1,53 @@
-import type { IndexStorage } from "./port.ts";
+import { mkdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { resolve } from "node:path";
+import { loadEngine } from "@lim/vector-index";
+import { storageError } from "./files.ts";
+import { Layout, storageLimits } from "./layout.ts";
+import { cleanScratch, type LoadAdapter } from "./opening.ts";
+import type { IndexStorage, PublishedIndex, StorageListing } from "./port.ts";
+import { byNewestFirst, createStorage } from "./storage.ts";
 
+export { storageLimits } from "./layout.ts";
 export * from "./port.ts";
 
 /** Opens (and creates where missing) a storage root on a local or shared file system. */
-export declare function openIndexStorage(options: {
+export async function openIndexStorage(options: {
   root: string;
   /** Folder for private copies while opening; default: the system's temporary folder. */
   scratchDir?: string;
-}): Promise<IndexStorage>;
-export declare function newestOf(
-  ...args: Parameters<import("./port.ts").NewestOf>
-): ReturnType<import("./port.ts").NewestOf>;
+  stagingSilentMs?: number;
+  trashGraceMs?: number;
+  markKeepMs?: number;
+  /** How engines are loaded; default: `loadEngine`. */
+  loadAdapter?: LoadAdapter;
+}): Promise<IndexStorage> {
+  const layout = new Layout(resolve(options.root));
+  const scratchDir = resolve(options.scratchDir ?? tmpdir());
+  try {
+    for (const folder of [layout.root, layout.staging, layout.removed, layout.trash, scratchDir])
+      await mkdir(folder, { recursive: true });
+    await cleanScratch(scratchDir);
+  } catch (thrown) {
+    throw storageError(thrown, `opening the storage root ${layout.root}`);
+  }
+  return createStorage({
+    layout,
+    scratchDir,
+    loadAdapter: options.loadAdapter ?? loadEngine,
+    stagingSilentMs: options.stagingSilentMs ?? storageLimits.stagingSilentMs,
+    trashGraceMs: options.trashGraceMs ?? storageLimits.trashGraceMs,
+    markKeepMs: options.markKeepMs ?? storageLimits.markKeepMs,
+  });
+}
+
+/** Newest servable index of a label: highest (revision, create_time, index_id) of the descriptor version. */
+export function newestOf(
+  listing: StorageListing,
+  label: string,
+  descriptorVersion: number,
+): PublishedIndex | undefined {
+  return listing.indexes
+    .filter((index) => index.label === label && index.meta.descriptor_version === descriptorVersion)
+    .toSorted(byNewestFirst)[0];
+}

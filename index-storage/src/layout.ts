@@ -1,0 +1,72 @@
+import { join } from "node:path";
+import { LimError, uuidSchema } from "@lim/contracts";
+
+/** Named limits of the storage. */
+export const storageLimits = {
+  /** Staging folders whose heartbeat is older are collected. */
+  stagingSilentMs: 15 * 60_000,
+  /** How often a publication renews its staging folder's heartbeat. */
+  heartbeatMs: 30_000,
+  /** Removed indexes stay this long, for readers that have begun to open them. */
+  trashGraceMs: 10 * 60_000,
+  /** Removal marks outlive every attempt that could still publish. */
+  markKeepMs: 7 * 24 * 3_600_000,
+  /** Private copies of another host's or an unknown process are collected at this age. */
+  scratchKeepMs: 24 * 3_600_000,
+  maxMetaBytes: 1 << 20,
+  copyChunkBytes: 1 << 20,
+  /** Indexed vectors that a new index is asked for before it is published. */
+  probeVectors: 64,
+  /** Share of these that must find themselves: the search is approximate, so not quite all. */
+  minProbeShare: 0.95,
+  /** Vectors that are compared exactly to estimate recall. */
+  recallSample: 8192,
+  recallK: 10,
+  recallEf: 128,
+  minSampledRecall: 0.5,
+  /** Vectors that an opened index is asked for. */
+  openProbeVectors: 8,
+} as const;
+
+export const fileNames = { meta: "meta.json", index: "index.dat", ids: "ids.dat" } as const;
+export type DataFile = (typeof fileNames)["index" | "ids"];
+export const dataFiles: readonly DataFile[] = [fileNames.index, fileNames.ids];
+
+export class Layout {
+  readonly root: string;
+  readonly staging: string;
+  readonly removed: string;
+  readonly trash: string;
+
+  constructor(root: string) {
+    this.root = root;
+    this.staging = join(root, ".staging");
+    this.removed = join(root, ".removed");
+    this.trash = join(root, ".trash");
+  }
+
+  label(label: string): string {
+    return join(this.root, label);
+  }
+
+  index(label: string, indexId: string): string {
+    return join(this.root, label, indexId);
+  }
+
+  mark(indexId: string): string {
+    return join(this.removed, indexId);
+  }
+}
+
+/** Canonical form of an id that becomes a folder name; anything but a UUID is `bad_input`. */
+export function folderId(what: string, text: string): string {
+  const parsed = uuidSchema.safeParse(text);
+  if (!parsed.success) throw new LimError("bad_input", `${what} "${text}" is not a UUID`);
+  return parsed.data;
+}
+
+/** Folder names that the storage itself writes: canonical UUIDs. All others are none of its business. */
+export function isFolderId(name: string): boolean {
+  const parsed = uuidSchema.safeParse(name);
+  return parsed.success && parsed.data === name;
+}

@@ -1,0 +1,90 @@
+import { open, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { type IndexMeta, indexMetaFormatVersion, indexMetaSchema, LimError } from "@lim/contracts";
+import { exists, isMissing, storageError } from "./files.ts";
+import { dataFiles, fileNames, type Layout, storageLimits } from "./layout.ts";
+import type { PublishedIndex } from "./port.ts";
+
+async function readBounded(path: string): Promise<string> {
+  const handle = await open(path, "r");
+  try {
+    const { size } = await handle.stat();
+    if (size > storageLimits.maxMetaBytes)
+      throw new LimError("index_refused", `${fileNames.meta} has ${size} bytes, too many`);
+    return await handle.readFile("utf8");
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Validates the text of meta.json against its format and the folder that holds it. Throws `index_refused`. */
+export function parseMeta(text: string, label: string, indexId: string): IndexMeta {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new LimError("index_refused", `${fileNames.meta} is corrupt: not JSON`, { cause });
+  }
+  const version = (json as { format_version?: unknown } | null)?.format_version;
+  if (typeof version === "number" && version > indexMetaFormatVersion)
+    throw new LimError(
+      "index_refused",
+      `too new: format version ${version}, this build reads up to ${indexMetaFormatVersion}; upgrade it`,
+    );
+  const parsed = indexMetaSchema.safeParse(json);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new LimError(
+      "index_refused",
+      `${fileNames.meta} is corrupt: ${issue?.path.join(".") ?? ""} ${issue?.message ?? ""}`,
+    );
+  }
+  const meta = parsed.data;
+  if (meta.index_id !== indexId || meta.label !== label)
+    throw new LimError(
+      "index_refused",
+      `foreign: meta says ${meta.label}/${meta.index_id}, its folder ${label}/${indexId}`,
+    );
+  if (meta.count < 1 || meta.count > meta.slots)
+    throw new LimError(
+      "index_refused",
+      `${fileNames.meta} is corrupt: ${meta.count} faces in ${meta.slots} positions`,
+    );
+  if (meta.files[fileNames.ids].size !== meta.slots * 16)
+    throw new LimError(
+      "index_refused",
+      `${fileNames.meta} is corrupt: size of ${fileNames.ids} does not fit its slots`,
+    );
+  return meta;
+}
+
+/**
+ * Meta and sizes of a published index. Undefined where its folder is not there (any more); `index_refused` where
+ * the folder is there and does not hold a whole index.
+ */
+export async function readPublished(
+  layout: Layout,
+  label: string,
+  indexId: string,
+): Promise<PublishedIndex | undefined> {
+  const folder = layout.index(label, indexId);
+  try {
+    const meta = parseMeta(await readBounded(join(folder, fileNames.meta)), label, indexId);
+    let sizeBytes = 0;
+    for (const name of dataFiles) {
+      const { size } = await stat(join(folder, name));
+      const expected = meta.files[name].size;
+      if (size !== expected)
+        throw new LimError(
+          "index_refused",
+          `${name} is ${size < expected ? "truncated" : "extended"}: ${size} bytes, not ${expected}`,
+        );
+      sizeBytes += size;
+    }
+    return { indexId, label, meta, sizeBytes };
+  } catch (thrown) {
+    if (!isMissing(thrown)) throw storageError(thrown, `reading index ${indexId}`);
+    if (!(await exists(folder))) return undefined;
+    throw new LimError("index_refused", `a file is missing in ${label}/${indexId}`, { cause: thrown });
+  }
+}

@@ -1,0 +1,183 @@
+import { mkdir, mkdtemp, open, rm, stat } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { type EngineName, type IndexMeta, LimError } from "@lim/contracts";
+import { createKeyedIndex, type EngineAdapter, type KeyedIndex } from "@lim/vector-index";
+import { digestFile, exists, type FileDigest, isMissing, namesIn, storageError } from "./files.ts";
+import { dataFiles, fileNames, type Layout, storageLimits } from "./layout.ts";
+import { readPublished } from "./meta.ts";
+import type { OpenedIndex } from "./port.ts";
+import { removedPositions, samplePositions, selfFoundShare } from "./probe.ts";
+
+export type LoadAdapter = (name: EngineName) => Promise<EngineAdapter>;
+
+function scratchName(): string {
+  return `lim-open.${encodeURIComponent(hostname())}.${process.pid}.`;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (thrown) {
+    return (thrown as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+/** Removes private copies that processes of this host left when they died, and anyone's that are a day old. */
+export async function cleanScratch(scratchDir: string): Promise<void> {
+  for (const name of await namesIn(scratchDir)) {
+    const [, host, pid] = /^lim-open\.(.+)\.(\d+)\.[^.]+$/.exec(name) ?? [];
+    if (host === undefined || pid === undefined) continue;
+    const path = join(scratchDir, name);
+    try {
+      const deadHere = host === encodeURIComponent(hostname()) && !isAlive(Number(pid));
+      const old = Date.now() - (await stat(path)).mtimeMs > storageLimits.scratchKeepMs;
+      if (deadHere || old) await rm(path, { recursive: true, force: true });
+    } catch {
+      // Someone else's folder, or gone meanwhile: cleaning is a courtesy and never fails an opening.
+    }
+  }
+}
+
+function assertDigest(name: string, found: FileDigest, expected: FileDigest): void {
+  if (found.size !== expected.size)
+    throw new LimError(
+      "index_refused",
+      `${name} is ${found.size < expected.size ? "truncated" : "extended"}: ${found.size} bytes, not ${expected.size}`,
+    );
+  if (found.sha256 !== expected.sha256)
+    throw new LimError("index_refused", `${name} is corrupt: its hash differs`);
+}
+
+async function published(layout: Layout, label: string, indexId: string) {
+  if (await exists(layout.mark(indexId))) throw new LimError("not_found", `index ${indexId} was removed`);
+  const found = await readPublished(layout, label, indexId);
+  if (!found) throw new LimError("not_found", `no index ${indexId} under label ${label}`);
+  return found;
+}
+
+/** An index that vanished while it was read is not corrupt: tells the two apart once something went wrong. */
+async function judged(layout: Layout, label: string, indexId: string, thrown: unknown): Promise<LimError> {
+  const vanished = !(await exists(layout.index(label, indexId)).catch(() => true));
+  if (vanished)
+    return new LimError("not_found", `index ${indexId} was removed while it was read`, { cause: thrown });
+  if (isMissing(thrown))
+    return new LimError("index_refused", `a file is missing in ${label}/${indexId}`, { cause: thrown });
+  return storageError(thrown, `reading index ${indexId}`);
+}
+
+/** Every byte of the files against meta.json, nothing loaded. */
+export async function verifyPublished(
+  layout: Layout,
+  label: string,
+  indexId: string,
+  signal: AbortSignal | undefined,
+): Promise<IndexMeta> {
+  const { meta } = await published(layout, label, indexId);
+  try {
+    for (const name of dataFiles)
+      assertDigest(
+        name,
+        await digestFile(join(layout.index(label, indexId), name), { signal }),
+        meta.files[name],
+      );
+  } catch (thrown) {
+    throw await judged(layout, label, indexId, thrown);
+  }
+  return meta;
+}
+
+async function copyVerified(
+  folder: string,
+  meta: IndexMeta,
+  copyPath: string,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
+  const ids = new Uint8Array(meta.files[fileNames.ids].size);
+  let filled = 0;
+  const idsDigest = await digestFile(join(folder, fileNames.ids), {
+    signal,
+    sink: (chunk) => {
+      ids.set(chunk.subarray(0, Math.max(0, ids.length - filled)), Math.min(filled, ids.length));
+      filled += chunk.length;
+    },
+  });
+  assertDigest(fileNames.ids, idsDigest, meta.files[fileNames.ids]);
+  const copy = await open(copyPath, "wx", 0o600);
+  try {
+    const indexDigest = await digestFile(join(folder, fileNames.index), {
+      signal,
+      sink: async (chunk) => {
+        await copy.writeFile(chunk);
+      },
+    });
+    assertDigest(fileNames.index, indexDigest, meta.files[fileNames.index]);
+  } finally {
+    await copy.close();
+  }
+  return ids;
+}
+
+/** Loads verified bytes into a new object and checks that it holds what meta says. */
+export async function loadVerified(
+  adapter: EngineAdapter,
+  path: string,
+  ids: Uint8Array,
+  expected: Pick<IndexMeta, "dim" | "slots" | "count" | "params">,
+  signal: AbortSignal | undefined,
+): Promise<KeyedIndex> {
+  const removed = removedPositions(ids);
+  if (expected.slots - removed.length !== expected.count)
+    throw new LimError(
+      "index_refused",
+      `ids name ${expected.slots - removed.length} faces, meta ${expected.count}`,
+    );
+  const index = await adapter.load({
+    path,
+    dim: expected.dim,
+    slots: expected.slots,
+    removed,
+    params: { m: expected.params.m, efConstruction: expected.params.ef_construction },
+    signal,
+  });
+  try {
+    if (index.count !== expected.count || index.dim !== expected.dim)
+      throw new LimError(
+        "index_refused",
+        `engine holds ${index.count} × ${index.dim}, not ${expected.count} × ${expected.dim}`,
+      );
+    return createKeyedIndex(index, ids);
+  } catch (thrown) {
+    await index.close();
+    throw thrown;
+  }
+}
+
+export async function openPublished(
+  context: { layout: Layout; scratchDir: string; loadAdapter: LoadAdapter },
+  label: string,
+  indexId: string,
+  signal: AbortSignal | undefined,
+): Promise<OpenedIndex> {
+  const { layout, scratchDir, loadAdapter } = context;
+  const { meta } = await published(layout, label, indexId);
+  await mkdir(scratchDir, { recursive: true });
+  const scratch = await mkdtemp(join(scratchDir, scratchName()));
+  let keyed: KeyedIndex | undefined;
+  try {
+    const copyPath = join(scratch, fileNames.index);
+    const ids = await copyVerified(layout.index(label, indexId), meta, copyPath, signal);
+    keyed = await loadVerified(await loadAdapter(meta.engine.name), copyPath, ids, meta, signal);
+    const positions = samplePositions(ids, storageLimits.openProbeVectors);
+    const vectors = await keyed.index.read(positions, { signal });
+    if ((await selfFoundShare(keyed, ids, positions, vectors, signal)) < 0.5)
+      throw new LimError("index_refused", "known vectors do not find themselves");
+    return { meta, keyed };
+  } catch (thrown) {
+    await keyed?.close();
+    throw await judged(layout, label, indexId, thrown);
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}

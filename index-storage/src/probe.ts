@@ -1,0 +1,121 @@
+import { LimError, readUuid, uuidBytes } from "@lim/contracts";
+import { createExactIndex, type KeyedIndex } from "@lim/vector-index";
+import { storageLimits } from "./layout.ts";
+
+/** Largest float32 rounding that a unit vector's product with itself may show. */
+const selfTolerance = 1e-4;
+
+/** Positions of `ids` that hold a face, at most `most`, evenly spread. */
+export function samplePositions(ids: Uint8Array, most: number): Uint32Array {
+  const live: number[] = [];
+  const slots = ids.length / uuidBytes;
+  for (let position = 0; position < slots; position++) if (!isRemoved(ids, position)) live.push(position);
+  const count = Math.min(most, live.length);
+  return Uint32Array.from({ length: count }, (_, i) => live[Math.floor((i * live.length) / count)] ?? 0);
+}
+
+export function isRemoved(ids: Uint8Array, position: number): boolean {
+  for (let i = position * uuidBytes; i < (position + 1) * uuidBytes; i++) if (ids[i] !== 0) return false;
+  return true;
+}
+
+export function removedPositions(ids: Uint8Array): Uint32Array {
+  const removed: number[] = [];
+  for (let position = 0; position * uuidBytes < ids.length; position++)
+    if (isRemoved(ids, position)) removed.push(position);
+  return Uint32Array.from(removed);
+}
+
+/** Share of `positions` whose vectors find their own face with a similarity of one. */
+export async function selfFoundShare(
+  keyed: KeyedIndex,
+  ids: Uint8Array,
+  positions: Uint32Array,
+  vectors: Float32Array,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  const { recallEf: ef, recallK: limit } = storageLimits;
+  const answers = await keyed.search(vectors, { limit, ef, signal });
+  let found = 0;
+  answers.forEach((matches, i) => {
+    const own = readUuid(ids, (positions[i] ?? 0) * uuidBytes);
+    const equals = matches.filter(([, similarity]) => similarity >= 1 - selfTolerance);
+    // Where as many others have the same vector, any of them is a right answer.
+    if (equals.some(([faceId]) => faceId === own) || equals.length === limit) found++;
+  });
+  return positions.length === 0 ? 1 : found / positions.length;
+}
+
+/**
+ * Recall@k of the index for some of its own vectors. Up to `recallSample` faces it is exact; above, better faces of
+ * the sample that an answer lacks count for those that were not sampled.
+ */
+export async function sampledRecall(
+  keyed: KeyedIndex,
+  ids: Uint8Array,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  const { recallK: limit, recallEf: ef, recallSample, probeVectors } = storageLimits;
+  const { dim } = keyed.index;
+  const positions = samplePositions(ids, recallSample);
+  const vectors = await keyed.index.read(positions, { signal });
+  const exact = createExactIndex({ dim, capacity: positions.length });
+  try {
+    const faceIds = new Uint8Array(positions.length * uuidBytes);
+    positions.forEach((position, i) => {
+      faceIds.set(ids.subarray(position * uuidBytes, (position + 1) * uuidBytes), i * uuidBytes);
+    });
+    exact.upsertMany(faceIds, vectors);
+    const queryCount = Math.min(probeVectors, positions.length);
+    const queries = new Float32Array(queryCount * dim);
+    for (let i = 0; i < queryCount; i++) {
+      const row = Math.floor((i * positions.length) / queryCount);
+      queries.set(vectors.subarray(row * dim, (row + 1) * dim), i * dim);
+    }
+    const [truth, answers] = await Promise.all([
+      exact.search(queries, { limit, signal }),
+      keyed.search(queries, { limit, ef, signal }),
+    ]);
+    const k = Math.min(limit, keyed.count);
+    const weight = keyed.count / positions.length;
+    let sum = 0;
+    truth.forEach((best, i) => {
+      const answer = answers[i] ?? [];
+      const held = new Set(answer.map(([faceId]) => faceId));
+      const worst = answer.length < k ? -1 : (answer.at(-1)?.[1] ?? -1);
+      const missed = best.filter(([faceId, s]) => !held.has(faceId) && s > worst + 1e-6).length;
+      sum += Math.max(0, 1 - (missed * weight) / k);
+    });
+    return queryCount === 0 ? 1 : sum / queryCount;
+  } finally {
+    await exact.close();
+  }
+}
+
+/** Compares a reopened index with the one that it was saved from. Throws `verification_failed`. */
+export async function verifyReopened(
+  reopened: KeyedIndex,
+  original: KeyedIndex,
+  ids: Uint8Array,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  if (reopened.count !== original.count || reopened.index.slots !== original.index.slots)
+    throw new LimError(
+      "verification_failed",
+      `reopened index has ${reopened.count} faces, not ${original.count}`,
+    );
+  const positions = samplePositions(ids, storageLimits.probeVectors);
+  const [known, read] = await Promise.all([
+    original.index.read(positions, { signal }),
+    reopened.index.read(positions, { signal }),
+  ]);
+  if (!known.every((value, i) => value === read[i]))
+    throw new LimError("verification_failed", "reopened index holds other vectors than were saved");
+  const share = await selfFoundShare(reopened, ids, positions, known, signal);
+  if (share < storageLimits.minProbeShare)
+    throw new LimError("verification_failed", `only ${share} of known vectors find themselves`);
+  const recall = await sampledRecall(reopened, ids, signal);
+  if (recall < storageLimits.minSampledRecall)
+    throw new LimError("verification_failed", `sampled recall@${storageLimits.recallK} is ${recall}`);
+  return recall;
+}

@@ -1,0 +1,194 @@
+import { randomUUID } from "node:crypto";
+import { rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { isLimError, LimError } from "@lim/contracts";
+import { assertLive, exists, isMissing, namesIn, storageError, syncPath, writeDurably } from "./files.ts";
+import { folderId, isFolderId, type Layout } from "./layout.ts";
+import { readPublished } from "./meta.ts";
+import { type LoadAdapter, openPublished, verifyPublished } from "./opening.ts";
+import type { CollectReport, IndexStorage, PublishedIndex, StorageListing } from "./port.ts";
+import { moveToTrash, stageAttempt } from "./staging.ts";
+
+export interface StorageContext {
+  layout: Layout;
+  scratchDir: string;
+  loadAdapter: LoadAdapter;
+  stagingSilentMs: number;
+  trashGraceMs: number;
+  markKeepMs: number;
+}
+
+export function byNewestFirst(a: PublishedIndex, b: PublishedIndex): number {
+  return (
+    b.meta.revision - a.meta.revision ||
+    Date.parse(b.meta.create_time) - Date.parse(a.meta.create_time) ||
+    (a.indexId < b.indexId ? 1 : a.indexId > b.indexId ? -1 : 0)
+  );
+}
+
+export function createStorage(context: StorageContext): IndexStorage {
+  const { layout } = context;
+  const guarded = async <T>(doing: string, work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (thrown) {
+      throw storageError(thrown, doing);
+    }
+  };
+  return {
+    root: layout.root,
+    async stage({ label, indexId, attempt, signal }) {
+      assertLive(signal);
+      if (!Number.isSafeInteger(attempt) || attempt < 1)
+        throw new LimError("bad_input", `attempt is ${attempt}`);
+      return stageAttempt(context, folderId("label", label), folderId("index id", indexId), attempt);
+    },
+    list: (options = {}) => guarded("listing indexes", () => list(layout, options)),
+    find: ({ indexId, label, signal }) =>
+      guarded("looking for an index", async () => {
+        const id = folderId("index id", indexId);
+        if (await exists(layout.mark(id))) return undefined;
+        const labels = label === undefined ? await namesIn(layout.root) : [folderId("label", label)];
+        for (const candidate of labels) {
+          assertLive(signal);
+          if (!isFolderId(candidate) || !(await exists(layout.index(candidate, id)))) continue;
+          const found = await readPublished(layout, candidate, id);
+          if (found) return found;
+        }
+        return undefined;
+      }),
+    open: ({ label, indexId, signal }) =>
+      guarded("opening an index", () =>
+        openPublished(context, folderId("label", label), folderId("index id", indexId), signal),
+      ),
+    verify: ({ label, indexId, signal }) =>
+      guarded("verifying an index", () =>
+        verifyPublished(layout, folderId("label", label), folderId("index id", indexId), signal),
+      ),
+    remove: ({ indexId, signal }) =>
+      guarded("removing an index", async () => {
+        assertLive(signal);
+        const id = folderId("index id", indexId);
+        await mark(layout, id);
+        let removed = false;
+        for (const label of await namesIn(layout.root))
+          if (isFolderId(label) && (await moveToTrash(layout, label, id))) removed = true;
+        return { removed };
+      }),
+    markRemoved: ({ indexId, signal }) =>
+      guarded("marking an index", async () => {
+        assertLive(signal);
+        await mark(layout, folderId("index id", indexId));
+      }),
+    isMarkedRemoved: ({ indexId }) =>
+      guarded("looking for a mark", () => exists(layout.mark(folderId("index id", indexId)))),
+    collect: (options = {}) => guarded("collecting", () => collect(context, options)),
+  };
+}
+
+async function mark(layout: Layout, indexId: string): Promise<void> {
+  await writeDurably(layout.mark(indexId), "");
+  await syncPath(layout.removed);
+}
+
+async function list(
+  layout: Layout,
+  { label, signal }: { label?: string; signal?: AbortSignal | undefined },
+): Promise<StorageListing> {
+  const listing: StorageListing = { indexes: [], refused: [] };
+  const marked = new Set(await namesIn(layout.removed));
+  const labels =
+    label === undefined ? (await namesIn(layout.root)).filter(isFolderId) : [folderId("label", label)];
+  for (const current of labels.toSorted()) {
+    const indexes: PublishedIndex[] = [];
+    const names = await namesIn(layout.label(current)).catch((thrown: unknown) => {
+      listing.refused.push({
+        label: current,
+        indexId: "",
+        reason: storageError(thrown, "reading a label").detail,
+      });
+      return [];
+    });
+    for (const indexId of names.filter(isFolderId).toSorted()) {
+      assertLive(signal);
+      // Marked but still in place: whoever removed it died in between. Collecting takes it away.
+      if (marked.has(indexId)) continue;
+      try {
+        const found = await readPublished(layout, current, indexId);
+        if (found) indexes.push(found);
+      } catch (thrown) {
+        const reason = isLimError(thrown) ? thrown.detail : String(thrown);
+        listing.refused.push({ label: current, indexId, reason });
+      }
+    }
+    listing.indexes.push(...indexes.sort(byNewestFirst));
+  }
+  return listing;
+}
+
+async function ageMs(path: string, nowMs: number): Promise<number | undefined> {
+  try {
+    return nowMs - (await stat(path)).mtimeMs;
+  } catch (thrown) {
+    if (isMissing(thrown)) return undefined;
+    throw thrown;
+  }
+}
+
+async function olderThan(folder: string, limitMs: number, nowMs: number): Promise<string[]> {
+  const old: string[] = [];
+  for (const name of (await namesIn(folder)).toSorted()) {
+    const age = await ageMs(join(folder, name), nowMs);
+    if (age !== undefined && age > limitMs) old.push(name);
+  }
+  return old;
+}
+
+async function collect(
+  context: StorageContext,
+  options: { dryRun?: boolean; nowMs?: number; signal?: AbortSignal | undefined },
+): Promise<CollectReport> {
+  const { layout } = context;
+  const { dryRun = false, nowMs = Date.now(), signal } = options;
+  const report: CollectReport = { staging: [], trash: [], marks: [] };
+  for (const name of await olderThan(layout.trash, context.trashGraceMs, nowMs)) {
+    assertLive(signal);
+    report.trash.push(name);
+    if (!dryRun) await rm(join(layout.trash, name), { recursive: true, force: true });
+  }
+  for (const name of await olderThan(layout.staging, context.stagingSilentMs, nowMs)) {
+    assertLive(signal);
+    if (dryRun || (await buryStaging(context, name, nowMs))) report.staging.push(name);
+  }
+  for (const name of await namesIn(layout.removed)) {
+    assertLive(signal);
+    if (dryRun || !isFolderId(name)) continue;
+    for (const label of await namesIn(layout.root))
+      if (isFolderId(label)) await moveToTrash(layout, label, name);
+  }
+  for (const name of await olderThan(layout.removed, context.markKeepMs, nowMs)) {
+    report.marks.push(name);
+    if (!dryRun) await rm(layout.mark(name), { force: true });
+  }
+  return report;
+}
+
+/** Moves a silent attempt away, looks at its heartbeat once more (it may have beaten meanwhile), then deletes it. */
+async function buryStaging(context: StorageContext, name: string, nowMs: number): Promise<boolean> {
+  const { layout } = context;
+  const path = join(layout.staging, name);
+  const grave = join(layout.trash, `${name}.${randomUUID()}`);
+  try {
+    await rename(path, grave);
+  } catch (thrown) {
+    if (isMissing(thrown)) return false;
+    throw thrown;
+  }
+  const age = await ageMs(grave, nowMs);
+  if (age !== undefined && age <= context.stagingSilentMs) {
+    await rename(grave, path);
+    return false;
+  }
+  await rm(grave, { recursive: true, force: true });
+  return true;
+}
