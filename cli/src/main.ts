@@ -83,8 +83,11 @@ program
   .command("up")
   .description("start the whole stack on this machine and keep it up until Ctrl-C")
   .option("--min-list <faces>", "faces that make a list worth an index (default: 50000)", positive)
-  .action((options: { minList?: number }) =>
-    action((signal) => runUp({ settings, minIndexingListSize: options.minList, signal })),
+  .option("--free-ports", "any free ports instead of 5180 to 5201", false)
+  .action((options: { minList?: number; freePorts: boolean }) =>
+    action((signal) =>
+      runUp({ settings, minIndexingListSize: options.minList, freePorts: options.freePorts, signal }),
+    ),
   );
 
 program

@@ -21,7 +21,9 @@ async function read(
   const path = join(dir, name);
   await writeFile(path, content);
   const source = await openSource({ path, dim: 3, signal: new AbortController().signal, ...options });
-  return Array.fromAsync(source.rows);
+  const rows: (ImportRow | ImportFault)[] = [];
+  for await (const row of source.rows) rows.push(row);
+  return rows;
 }
 
 const floats = (...numbers: number[]) => Buffer.from(Float32Array.from(numbers).buffer);

@@ -25,12 +25,18 @@ const instances: readonly { kind: ServiceKind; port: number }[] = [
 export interface UpCommand {
   settings: CliSettings;
   minIndexingListSize: number | undefined;
-  /** Settings of the services that go to them as they are. */
+  /** Any free ports instead of the default ones. */
+  freePorts: boolean;
   signal: AbortSignal;
 }
 
 /** Two of each service on one machine, with data kept in `home`, until the signal fires. */
-export async function runUp({ settings, minIndexingListSize, signal }: UpCommand): Promise<number> {
+export async function runUp({
+  settings,
+  minIndexingListSize,
+  freePorts,
+  signal,
+}: UpCommand): Promise<number> {
   await mkdir(settings.home, { recursive: true });
   for (const left of await reapLeftovers(settings.home))
     console.log(`ended ${left.name} (${left.pid}), left by a run that was killed`);
@@ -58,7 +64,14 @@ export async function runUp({ settings, minIndexingListSize, signal }: UpCommand
     };
     for (const [index, { kind, port }] of instances.entries()) {
       signal.throwIfAborted();
-      services.push(await startService(servers, { kind, name: `${kind}-${(index % 2) + 1}`, port, env }));
+      services.push(
+        await startService(servers, {
+          kind,
+          name: `${kind}-${(index % 2) + 1}`,
+          port: freePorts ? 0 : port,
+          env,
+        }),
+      );
     }
     printHowTo(servers, services, settings);
     await waitUntilOver(services, signal);

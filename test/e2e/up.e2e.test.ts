@@ -1,0 +1,119 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { isProcessRunning } from "@lim/local-servers";
+import { createFaceGenerator, eventually, faceIdOf, type ManagedProcess, startProcess } from "@lim/testkit";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { lim } from "./lim-process.ts";
+import { limMain } from "./support.ts";
+
+const dim = 32;
+const generator = createFaceGenerator({ dim, effectiveDim: 24 });
+let home: string;
+let stack: ManagedProcess;
+let env: Record<string, string>;
+
+/** As a newcomer: start the stack, take what it prints, work with it. */
+beforeAll(async () => {
+  home = await mkdtemp(join(tmpdir(), "lim-up-"));
+  stack = await up();
+});
+afterAll(async () => {
+  await stack?.stop();
+  await rm(home, { recursive: true, force: true, maxRetries: 5 });
+});
+
+async function up(): Promise<ManagedProcess> {
+  const started = startProcess({
+    name: "lim up",
+    script: limMain,
+    args: ["up", "--free-ports"],
+    env: { LIM_HOME: home, LIM_DESCRIPTOR_DIM: String(dim), REDIS_URL: "", DATABASE_URL: "" },
+  });
+  await started.waitForLine(/Ctrl-C stops everything/, { timeoutMs: 90_000 });
+  env = { LIM_DESCRIPTOR_DIM: String(dim) };
+  for (const line of started.lines) {
+    const [, name, value] = /^export (\w+)=(.*)$/.exec(line) ?? [];
+    if (name && value) env[name] = value;
+  }
+  return started;
+}
+
+const pidsOf = (lines: readonly string[]) =>
+  lines.map((line) => Number(/\(process (\d+)\)/.exec(line)?.[1])).filter((pid) => pid > 0);
+
+function ndjson(persons: number, first = 0): string {
+  return Array.from({ length: persons }, (_, i) =>
+    JSON.stringify({ face_id: faceIdOf("up", first + i), descriptor: [...generator.vector(first + i, 0)] }),
+  ).join("\n");
+}
+
+test("import, index, match and list by the printed settings", async () => {
+  const file = join(home, "faces.ndjson");
+  const bad = JSON.stringify({ face_id: faceIdOf("up", 9_999), descriptor: [1, 2] });
+  await writeFile(file, `${ndjson(600)}\n${bad}\n{"face_id": 1}\n`);
+  const imported = await lim(["import", file, "--list", "staff"], env);
+  expect(imported.code, imported.stderr).toBe(3);
+  expect(imported.stdout).toMatch(/600 faces imported, 2 bad rows/);
+  expect(imported.stdout).toMatch(/line 601: .*\n\s+line 602: /);
+  const listId = /list staff \(([0-9a-f-]{36})\), new/.exec(imported.stdout)?.[1] ?? "";
+
+  const again = await lim(["import", file, "--list", "staff", "--json"], env);
+  expect(JSON.parse(again.stdout)).toMatchObject({ list_id: listId, resumed_from_row: 602, rows: 602 });
+
+  const query = join(home, "query.json");
+  await writeFile(query, JSON.stringify({ descriptor: [...generator.vector(7, 0)] }));
+  const exact = await lim(["match", "--list", "staff", "--descriptor", query, "--json"], env);
+  expect(JSON.parse(exact.stdout)).toMatchObject({
+    path: "exact",
+    label: listId,
+    matches: [{ face_id: faceIdOf("up", 7) }, ...Array.from({ length: 9 }, () => ({}))],
+  });
+
+  const created = await lim(["tasks", "create", "--list", listId, "--watch"], env);
+  expect(created.code, created.stderr).toBe(0);
+  const indexId = /index ([0-9a-f-]{36}) is published/.exec(created.stdout)?.[1];
+  await eventually(
+    "lim match is answered by the index",
+    async () => {
+      const run = await lim(["match", "--list", listId, "--face", faceIdOf("up", 11), "--json"], env);
+      const answer = JSON.parse(run.stdout);
+      return answer.path === "index" ? (expect(answer).toMatchObject({ indexId }) ?? true) : undefined;
+    },
+    { timeoutMs: 30_000, intervalMs: 200 },
+  );
+  expect((await lim(["tasks"], env)).stdout).toContain(`${indexId}  success`);
+  expect((await lim(["indexes"], env)).stdout).toContain(`${indexId}  ${listId}  600`);
+});
+
+test("errors name their cause and remedy", async () => {
+  const missing = await lim(["match", "--list", "nobody", "--face", faceIdOf("up", 1)], env);
+  expect(missing.code).toBe(1);
+  expect(missing.stderr).toContain('no list is called "nobody"');
+  const unset = await lim(["import", "x.csv", "--list", "a"], { DATABASE_URL: "" });
+  expect(unset.code).toBe(2);
+  expect(unset.stderr).toContain("DATABASE_URL is not set");
+  const unknown = await lim(["tasks", "create", "--list", faceIdOf("up", 1)], env);
+  expect(unknown.code).toBe(1);
+  expect(unknown.stderr).toContain("26102");
+});
+
+test("Ctrl-C stops every process; the next start has faces and indexes again", async () => {
+  const pids = pidsOf(stack.lines);
+  expect(pids.length).toBe(6);
+  stack.kill("SIGINT");
+  expect(await stack.exited).toBe(0);
+  for (const pid of pids) expect(await isProcessRunning(pid)).toBe(false);
+
+  stack = await up();
+  const answer = await eventually(
+    "the index is served again",
+    async () => {
+      const run = await lim(["match", "--list", "staff", "--face", faceIdOf("up", 3), "--json"], env);
+      const parsed = JSON.parse(run.stdout);
+      return parsed.path === "index" ? parsed : undefined;
+    },
+    { timeoutMs: 30_000, intervalMs: 200 },
+  );
+  expect(answer.matches[0].face_id).toBe(faceIdOf("up", 3));
+});

@@ -1,0 +1,230 @@
+import type { Task } from "@lim/contracts";
+import type { SearchPlugin } from "@lim/search-plugin";
+import { createFaceGenerator, eventually, type Service } from "@lim/testkit";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  descriptorVersion,
+  facesOf,
+  importFaces,
+  managerCall,
+  matchUnderLoad,
+  oracleOf,
+  startTestStack,
+  type TestStack,
+  times,
+  untilServed,
+  untilTaskEnds,
+} from "./support.ts";
+
+const dim = 64;
+const generator = createFaceGenerator({ dim, effectiveDim: 40 });
+const large = facesOf("large", generator.matrix({ firstPerson: 0, persons: 3_000 }), dim);
+const small = facesOf("small", generator.matrix({ firstPerson: 10_000, persons: 400 }), dim);
+const newcomers = facesOf("new", generator.matrix({ firstPerson: 20_000, persons: 25 }), dim);
+const probes = Array.from({ length: 200 }, (_, i) => generator.vector(i * 15, 1));
+const masterLine = /this manager is the master/;
+
+/** In order on one stack: each test leaves it running for the next. */
+describe("the whole path on real processes", () => {
+  let stack: TestStack;
+  let label: string;
+  let smallLabel: string;
+  let indexOnly: SearchPlugin;
+  let plugin: SearchPlugin;
+
+  const servicesOf = (kind: Service["kind"]) => stack.services.filter((service) => service.kind === kind);
+  const survivor = () => {
+    const [manager] = servicesOf("index-manager");
+    if (!manager) throw new Error("no manager runs");
+    return manager;
+  };
+  const newestTask = async (listId: string) =>
+    (await managerCall<{ tasks: Task[] }>(survivor(), "GET", `/1/tasks?list_id=${listId}&limit=1`)).body
+      .tasks[0];
+
+  beforeAll(async () => {
+    stack = await startTestStack({ dim, minListSize: 3_000 });
+    label = await importFaces(stack.db, "large", large, dim);
+    smallLabel = await importFaces(stack.db, "small", small, dim);
+    for (const kind of ["indexer", "indexed-matcher", "index-manager"] as const)
+      for (let i = 0; i < 2; i++) await stack.start(kind);
+    indexOnly = await stack.plugin();
+    plugin = await stack.plugin({ exact: true });
+  });
+  afterAll(() => stack?.stop());
+
+  test("the large list is planned, built and served; answers agree with exact search", async () => {
+    await untilServed(indexOnly, label, 2);
+    const task = await newestTask(label);
+    expect(task).toMatchObject({ status: "success", trigger: "plan", mode: "rebuild", error: null });
+    expect(await newestTask(smallLabel)).toBeUndefined();
+
+    const answers = await indexOnly.match({
+      label,
+      references: probes.map((descriptor) => ({ descriptor })),
+      limit: 10,
+    });
+    const queries = new Float32Array(probes.length * dim);
+    for (const [row, vector] of probes.entries()) queries.set(vector, row * dim);
+    const oracle = oracleOf(large, dim);
+    const truth = await oracle.search(queries, { limit: 10 });
+    await oracle.close();
+    let found = 0;
+    for (const [row, answer] of answers.entries()) {
+      expect(answer).toMatchObject({ path: "index", indexId: task?.task_id });
+      const got = new Map(answer.matches);
+      for (const [faceId, similarity] of truth[row] ?? []) {
+        if (!got.has(faceId)) continue;
+        found++;
+        expect(got.get(faceId)).toBeCloseTo(similarity, 4);
+      }
+    }
+    expect(found / (probes.length * 10)).toBeGreaterThanOrEqual(0.98);
+  });
+
+  test("the small list is answered exactly and says so", async () => {
+    const [vector] = small.vectors;
+    const answers = await Promise.all(
+      Array.from({ length: 32 }, () =>
+        plugin.match({
+          label: smallLabel,
+          references: [{ descriptor: vector ?? new Float32Array(0) }],
+          limit: 1,
+        }),
+      ),
+    );
+    for (const [answer] of answers) {
+      expect(answer?.path).toBe("exact");
+      expect(answer?.matches[0]?.[0]).toBe(small.ids[0]);
+    }
+    await expect(
+      indexOnly.match({ label: smallLabel, references: [{ descriptor: vector ?? new Float32Array(0) }] }),
+    ).rejects.toMatchObject({ errorName: "not_served" });
+  });
+
+  test("I5, I7: links and unlinks are followed in packets while matches run", async () => {
+    const gone = large.ids.slice(-5);
+    const load = matchUnderLoad(indexOnly, label, probes);
+    await stack.db.putFaces({
+      listIds: [label],
+      descriptorVersion,
+      faces: newcomers.ids.map((faceId, i) => ({
+        faceId,
+        vector: newcomers.vectors[i] ?? new Float32Array(0),
+      })),
+    });
+    await stack.db.unlinkFaces({ listId: label, faceIds: gone });
+    const [state] = await stack.db.listStates({ listIds: [label] });
+    const minRevision = state?.revision ?? 0;
+    const found = await indexOnly.match({
+      label,
+      references: newcomers.vectors.map((descriptor) => ({ descriptor })),
+      limit: 1,
+      minRevision,
+    });
+    expect(found.map((answer) => answer.matches[0]?.[0])).toEqual(newcomers.ids);
+    const absent = await indexOnly.match({
+      label,
+      references: large.vectors.slice(-5).map((descriptor) => ({ descriptor })),
+      limit: 10,
+      minRevision,
+    });
+    for (const answer of absent) {
+      expect(answer.revision).toBeGreaterThanOrEqual(minRevision);
+      for (const [faceId] of answer.matches) expect(gone).not.toContain(faceId);
+    }
+    for (const matcher of servicesOf("indexed-matcher")) {
+      await matcher.process.waitForLine(new RegExp(`Refresh index for: ${label} has finished successfully`), {
+        timeoutMs: 10_000,
+      });
+      expect(matcher.process.lines.some((line) => /Sync: 3->3, 1->1/.test(line))).toBe(true);
+    }
+    expect((await load.stop()).failures).toEqual([]);
+  });
+
+  test("I4: a killed master is replaced within its lease and a second; its successor builds a one-time task", async () => {
+    const master = servicesOf("index-manager").find(({ process }) =>
+      process.lines.some((line) => masterLine.test(line)),
+    );
+    if (!master) throw new Error("no master");
+    const killedMs = performance.now();
+    await stack.kill(master);
+    await survivor().process.waitForLine(masterLine, { timeoutMs: times.leaseTtlMs + 5_000 });
+    expect(performance.now() - killedMs).toBeLessThan(times.leaseTtlMs + 1_000);
+
+    const load = matchUnderLoad(indexOnly, label, probes);
+    const created = await managerCall<Task>(survivor(), "POST", "/1/tasks", { list_id: label });
+    expect(created.status).toBe(201);
+    const second = await managerCall<{ error_code: number; detail: string }>(survivor(), "POST", "/1/tasks", {
+      list_id: label,
+    });
+    expect(second.status).toBe(409);
+    expect(second.body.detail).toContain(created.body.task_id);
+    expect(await untilTaskEnds(survivor(), created.body.task_id)).toMatchObject({ status: "success" });
+
+    // I7: the new index is swapped in under load, on both matchers, without a failure.
+    await eventually(
+      "both matchers serve the new index",
+      () =>
+        indexOnly.labels().filter((served) => served.indexId === created.body.task_id).length === 2 ||
+        undefined,
+      { timeoutMs: 30_000 },
+    );
+    await eventually(
+      "answers from the new index",
+      () => (load.seen.get(created.body.task_id) ?? 0) > 20 || undefined,
+    );
+    expect((await load.stop()).failures).toEqual([]);
+  });
+
+  test("I6, I8: a killed matcher's keys expire, and requests go on", async () => {
+    const [victim] = servicesOf("indexed-matcher");
+    if (!victim) throw new Error("no matcher");
+    const load = matchUnderLoad(indexOnly, label, probes, 8);
+    const killedMs = performance.now();
+    await stack.kill(victim);
+    await untilServed(indexOnly, label, 1);
+    expect(performance.now() - killedMs).toBeLessThan(times.labelKeyTtlMs + 1_500);
+    const result = await load.stop();
+    expect(result.failures).toEqual([]);
+    await stack.start("indexed-matcher");
+    await untilServed(indexOnly, label, 2);
+  });
+
+  test("I9: after a restart of Redis without its data, matches and builds go on without help", async () => {
+    await stack.redis.restart();
+    await eventually(
+      "matches are answered again",
+      async () => {
+        const [answer] = await indexOnly
+          .match({ label, references: [{ descriptor: probes[0] ?? new Float32Array(0) }], timeoutMs: 2_000 })
+          .catch(() => []);
+        return answer;
+      },
+      { timeoutMs: 20_000 },
+    );
+    await untilServed(indexOnly, label, 2);
+    const created = await eventually(
+      "a task can be created",
+      async () => {
+        const answer = await managerCall<Task>(survivor(), "POST", "/1/tasks", {
+          list_id: label,
+          mode: "update",
+        });
+        return answer.status === 201 ? answer.body : undefined;
+      },
+      { timeoutMs: 20_000, intervalMs: 200 },
+    );
+    expect(await untilTaskEnds(survivor(), created.task_id)).toMatchObject({ status: "success" });
+  });
+
+  test("I8: SIGTERM ends every service cleanly, and no label key stays", async () => {
+    const watcher = await stack.plugin();
+    for (const service of [...stack.services]) service.process.kill("SIGTERM");
+    for (const service of [...stack.services]) expect(await service.process.exited, service.name).toBe(0);
+    stack.services.length = 0;
+    await eventually("no label is announced", () => watcher.labels().length === 0 || undefined, {
+      timeoutMs: times.labelKeyTtlMs * 3 + 5_000,
+    });
+  });
+});
