@@ -34,6 +34,8 @@ interface Memory {
   silent: Map<string, number>;
   /** Task → dispatches that indexers refused. */
   refused: Map<string, number>;
+  /** Origin → whether it answered last, so that only changes are logged. */
+  answering: Map<string, boolean>;
   /** Origin → until when it gets no dispatch, by performance.now(). */
   avoidUntilMs: Map<string, number>;
 }
@@ -44,7 +46,12 @@ export interface Lookup {
 
 /** The control loop of one leadership: compares what is recorded with what is observed and acts on the difference. */
 export function createLookup(deps: LookupDeps, leadership: { epoch: number; signal: AbortSignal }): Lookup {
-  const memory: Memory = { silent: new Map(), refused: new Map(), avoidUntilMs: new Map() };
+  const memory: Memory = {
+    silent: new Map(),
+    refused: new Map(),
+    answering: new Map(),
+    avoidUntilMs: new Map(),
+  };
   return {
     async once() {
       const observed = await observe(deps, memory, leadership.signal);
@@ -101,6 +108,7 @@ async function observe(deps: LookupDeps, memory: Memory, signal: AbortSignal): P
     if (record) otherRecords.set(taskId, record);
     else if (await storage.isMarkedRemoved({ indexId: taskId, signal })) removed.add(taskId);
   }
+  noteAnswers(deps.log, memory, indexers);
   setGauges(deps.metrics, indexers, count, indexing.length);
   forget(memory, new Set([...indexing, ...queue].map((task) => task.task_id)), nowMs);
   const silentLookups = countSilence(memory, indexing, indexers);
@@ -141,6 +149,18 @@ function countSilence(
   }
   memory.silent = next;
   return byTask;
+}
+
+function noteAnswers(log: Log, memory: Memory, indexers: readonly ObservedIndexer[]): void {
+  const before = memory.answering;
+  memory.answering = new Map(indexers.map(({ origin, state }) => [origin, state !== undefined]));
+  for (const [origin, answers] of memory.answering) {
+    if (before.get(origin) === answers) continue;
+    if (answers) log.info({ indexer: origin }, "indexer answers");
+    else log.warn({ indexer: origin }, "indexer does not answer: is it reachable at its registered origin?");
+  }
+  for (const origin of before.keys())
+    if (!memory.answering.has(origin)) log.info({ indexer: origin }, "indexer is no longer registered");
 }
 
 function setGauges(
@@ -188,7 +208,11 @@ async function apply(
         { taskId, listId, mode, attempt, indexer: origin, startTime, epoch },
         { signal },
       );
-      if (judge(deps, action, result)) log.info(action, "adopted a build whose record was lost");
+      if (judge(deps, action, result))
+        log.info(
+          { task_id: taskId, list_id: listId, attempt, indexer: origin },
+          "adopted a build whose record was lost",
+        );
       else if (!result.ok && result.refusal !== "stale_epoch" && !(await store.get(taskId, { signal })))
         // No record and still refused: the label has another open task, which came first.
         await stopBuild(deps, epoch, action, signal);
@@ -208,13 +232,16 @@ async function apply(
 /** Whether it was carried out. A refusal means that somebody newer has spoken: it is logged and nothing else ends. */
 function judge(
   { log, metrics }: LookupDeps,
-  action: { kind: string },
+  action: { kind: string; taskId: string },
   result: { ok: true } | { ok: false; refusal: Refusal },
 ): boolean {
   if (result.ok) metrics.taskTransitions.inc({ transition: action.kind });
   else {
     metrics.refusals.inc({ transition: action.kind, refusal: result.refusal });
-    log.warn({ ...action, refusal: result.refusal }, "a stale word was refused");
+    log.warn(
+      { transition: action.kind, task_id: action.taskId, refusal: result.refusal },
+      "a stale word was refused",
+    );
   }
   return result.ok;
 }
@@ -246,7 +273,7 @@ async function dispatch(
   const { task, origin } = action;
   const taskId = task.task_id;
   const recorded = await deps.store.dispatch({ taskId, indexer: origin, epoch }, { signal });
-  if (!judge(deps, { kind: "dispatch" }, recorded) || !recorded.ok) return;
+  if (!judge(deps, { kind: "dispatch", taskId }, recorded) || !recorded.ok) return;
   const { attempt } = recorded;
   const request: BuildRequest = {
     task_id: taskId,

@@ -98,6 +98,7 @@ function masterSettings(settings: Settings) {
       maxRemovalRatio: settings.maxRemovalRatio,
     },
     keepVersions: settings.keepVersions,
+    keepTasks: settings.keepTasks,
     deletedListGraceMs: settings.deletedListGraceS * 1000,
     lookupPeriodMs: settings.lookupPeriodMs,
     retentionPeriodMs: settings.retentionPeriodMs,

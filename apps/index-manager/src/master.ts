@@ -19,12 +19,12 @@ export async function runMaster(
   await election.run(
     async (leadership) => {
       deps.metrics.isMaster.set(1);
-      deps.log.info({ epoch: leadership.epoch }, "this manager is the master");
+      deps.log.debug({ epoch: leadership.epoch }, "planning, lookup and retention begin");
       try {
         await lead(deps, leadership);
       } finally {
         deps.metrics.isMaster.set(0);
-        deps.log.info({ epoch: leadership.epoch }, "this manager is no longer the master");
+        deps.log.debug({ epoch: leadership.epoch }, "planning, lookup and retention have ended");
       }
     },
     { signal },

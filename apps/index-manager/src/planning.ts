@@ -92,6 +92,16 @@ function toNewest(build: PlanningDeps["build"], { indexId, meta }: PublishedInde
   };
 }
 
+function loggable(decision: PlanDecision) {
+  return {
+    list_id: decision.listId,
+    reason: decision.reason,
+    list_revision: decision.listRevision,
+    newest_index_id: decision.newestIndexId,
+    newest_revision: decision.newestRevision,
+  };
+}
+
 /** Creates the tasks of a plan. Ends early where this master was replaced. */
 export async function applyPlan(
   deps: PlanningDeps,
@@ -102,7 +112,7 @@ export async function applyPlan(
   for (const decision of plan) {
     if (leadership.signal.aborted) return { created, replaced: true };
     if (decision.action === "skip") {
-      deps.log.debug(decision, "list skipped");
+      deps.log.debug(loggable(decision), "list skipped");
       continue;
     }
     const { listId, mode, reason } = decision;
@@ -121,7 +131,7 @@ export async function applyPlan(
     }
     created++;
     deps.metrics.plannedTasks.inc({ reason });
-    deps.log.info({ ...decision, task_id: result.created.task_id }, "task planned");
+    deps.log.info({ ...loggable(decision), mode, task_id: result.created.task_id }, "task planned");
   }
   return { created, replaced: false };
 }

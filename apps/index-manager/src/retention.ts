@@ -44,6 +44,7 @@ export interface RetentionDeps {
   metrics: ManagerMetrics;
   log: Log;
   keepVersions: number;
+  keepTasks: number;
   deletedListGraceMs: number;
 }
 
@@ -51,7 +52,7 @@ export interface Retention {
   once(signal: AbortSignal): Promise<void>;
 }
 
-/** Removes what `chooseRemovals` says and has the storage collect its garbage. */
+/** Removes what `chooseRemovals` says and old records of tasks, and has the storage collect its garbage. */
 export function createRetention(deps: RetentionDeps): Retention {
   /** Label → when this master first missed its list, by performance.now(). */
   const missedSinceMs = new Map<string, number>();
@@ -77,10 +78,20 @@ export function createRetention(deps: RetentionDeps): Retention {
         deps.metrics.removedIndexes.inc({ reason });
         log.info({ index_id: indexId, label, reason }, "index removed by retention");
       }
+      if (signal.aborted) return;
+      await forgetOldTasks(deps, signal);
       const collected = await storage.collect({ signal });
       if (collected.staging.length > 0) log.info(collected, "left-overs of builds collected");
     },
   };
+}
+
+async function forgetOldTasks({ store, log, keepTasks }: RetentionDeps, signal: AbortSignal): Promise<void> {
+  const over = await store.list({ statuses: ["success", "error"] }, { signal });
+  const old = over.slice(keepTasks).map((task) => task.task_id);
+  if (old.length === 0) return;
+  await store.remove(old, { signal });
+  log.info({ tasks: old.length }, "old tasks forgotten");
 }
 
 function overdue(

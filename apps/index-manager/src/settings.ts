@@ -163,6 +163,11 @@ export const settingsShape = {
     env: "LIM_KEEP_VERSIONS",
     schema: int(1, 1_000).default(2).describe("Indexes kept of a list, the newest included"),
   },
+  keepTasks: {
+    env: "LIM_KEEP_TASKS",
+    // Half of what one listing of the task store can see, so that what is past it is always in sight.
+    schema: int(1, 5_000).default(5_000).describe("Finished and failed tasks kept, newest first"),
+  },
   retentionPeriodMs: {
     env: "LIM_RETENTION_PERIOD_MS",
     schema: int(100, 86_400_000)

@@ -137,7 +137,7 @@ describe("one manager", () => {
     expect(await harness.storage.isMarkedRemoved({ indexId: taskId })).toBe(true);
   });
 
-  it("keeps as many versions as it is told, and drops those of a deleted list", async () => {
+  it("keeps as many versions and tasks as it is told, and drops those of a deleted list", async () => {
     const listId = await harness.list();
     const indexer = await harness.indexer();
     const manager = await harness.manager({
@@ -145,6 +145,7 @@ describe("one manager", () => {
       LIM_RETENTION_PERIOD_MS: "100",
       LIM_DELETED_LIST_GRACE_S: "0",
       LIM_KEEP_VERSIONS: "1",
+      LIM_KEEP_TASKS: "1",
     });
     const published: string[] = [];
     for (let i = 0; i < 2; i++) {
@@ -157,6 +158,10 @@ describe("one manager", () => {
       (await harness.storage.list({ label: listId })).indexes.map((index) => index.indexId);
     await eventually("one version", async () => ((await stored()).length === 1 ? true : undefined));
     expect(await stored()).toEqual([published[1]]);
+    await eventually("one task", async () =>
+      (await harness.store.list({})).length === 1 ? true : undefined,
+    );
+    expect((await manager.api("GET", `/1/tasks/${published[1]}`)).status).toBe(200);
     await harness.db.deleteList({ listId });
     await eventually("none", async () => ((await stored()).length === 0 ? true : undefined));
   });

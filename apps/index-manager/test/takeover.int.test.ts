@@ -74,7 +74,7 @@ describe("two managers", () => {
     } finally {
       master.process.kill("SIGCONT");
     }
-    await master.process.waitForLine(/no longer the master/, { timeoutMs: 10_000 });
+    await master.process.waitForLine(/Is no longer master/, { timeoutMs: 10_000 });
     await indexer.succeed();
     expect(await harness.untilStatus(other, taskId, "success")).toMatchObject({ attempt: 1 });
     expect(indexer.builds).toHaveLength(1);
