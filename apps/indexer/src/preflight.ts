@@ -4,8 +4,8 @@ import type { EngineAdapter } from "@lim/vector-index";
 
 export const mebibyte = 1024 * 1024;
 
-/** Node itself, its threads and libraries, in an idle build process. */
-const processBaseBytes = 100 * mebibyte;
+/** Measured: Node, its libraries and the threads of engine and verification, whatever the size of the list. */
+const processBaseBytes = 192 * mebibyte;
 /** Left free on the storage's disk, so that a build never fills it for its neighbours. */
 const diskReserveBytes = 64 * mebibyte;
 

@@ -86,13 +86,13 @@ describe("a running build", () => {
   });
 
   it("I10 is refused before it begins where memory cannot hold it (26109, with numbers)", async () => {
-    const { post, outcome } = await start({ LIM_BUILD_MEMORY_LIMIT_MB: "150" });
-    // The process by itself stays below the limit; vectors and graph of this dimension would not.
+    const { post, outcome } = await start({ LIM_BUILD_MEMORY_LIMIT_MB: "220" });
+    // The process by itself stays below the limit; vectors and graph of this dimension would pass it.
     const request = buildRequest(listId, { dim: 4096 });
     await post("/index_list", request);
     expect((await outcome(request)).error).toMatchObject({
       error_code: 26109,
-      detail: expect.stringMatching(/2000 faces of 4096 dimensions need about \d+ MiB.*limit is 150 MiB/),
+      detail: expect.stringMatching(/2000 faces of 4096 dimensions need about \d+ MiB.*limit is 220 MiB/),
     });
     await expectNothingOf(request);
   });
@@ -133,13 +133,14 @@ describe("a running build", () => {
 describe("shutdown", () => {
   it("lets a running build finish, takes no other, and exits 0", async () => {
     const { post, refusal, reach, process: service } = await start({ LIM_DRAIN_TIMEOUT_MS: "60000" });
-    const request = slow({ params: { m: 32, ef_construction: 1000 } });
+    const request = slow({ params: { m: 64, ef_construction: 1500 } });
     await post("/index_list", request);
     await reach("snapshot");
     service.kill("SIGTERM");
     await service.waitForLine(/draining/, { timeoutMs: 5000 });
     expect(await refusal("/index_list", buildRequest(listId))).toMatchObject({ error_code: 26101 });
     expect(await service.exited).toBe(0);
+    await service.waitForLine(/build succeeded/, { timeoutMs: 1000 });
     expect((await stack.storage.find({ indexId: request.task_id }))?.meta.count).toBe(2000);
   });
 
