@@ -107,6 +107,7 @@ export const settingsShape = {
   },
   wanted: {
     env: "LIM_LISTS",
+    defaultText: "dynamic",
     schema: wantedListsSchema
       .prefault("dynamic")
       .describe('"dynamic": every list that is large enough; or list ids separated by commas'),

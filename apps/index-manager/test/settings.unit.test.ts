@@ -75,5 +75,6 @@ describe("settings", () => {
   it("reports all faults together and prints no secret in its help", () => {
     expect(faults({ LIM_M: "1", LIM_LISTS: "x" }).split("\n")).toHaveLength(2);
     expect(helpText()).toMatch(/LIM_STORAGE_ROOT +required/);
+    expect(helpText()).toMatch(/LIM_LISTS +default dynamic/);
   });
 });

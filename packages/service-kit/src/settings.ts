@@ -9,6 +9,8 @@ export interface Setting {
   secret?: boolean;
   /** An empty variable is the value ""; without this it counts as unset, as compose files write it. */
   allowEmpty?: boolean;
+  /** Its default as one would write it, where the schema turns text into something else. */
+  defaultText?: string;
 }
 
 /** An address as it may be shown: without user and password. */
@@ -65,7 +67,7 @@ export function describeSettings(shape: Record<string, Setting>): string {
         ? "optional"
         : setting.secret
           ? "has a default"
-          : `default ${defaultText(unset.data)}`;
+          : `default ${setting.defaultText ?? defaultText(unset.data)}`;
     return { env: setting.env, fallback, text: setting.schema.description ?? "" };
   });
   const envWidth = Math.max(...rows.map((row) => row.env.length));
