@@ -3,6 +3,7 @@ import { limits, type MatchReply } from "@lim/contracts";
 import { eventually, type ManagedProcess } from "@lim/testkit";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { fixedKeys } from "../src/keys.ts";
+import { createLabelAnnouncer } from "../src/labels/announcer.ts";
 import { abandonedAfterMs } from "../src/streams/upkeep.ts";
 import { descriptor, echoOf, type StreamFixture, streamFixture } from "./stream-support.ts";
 import { type RedisFixture, startFixture } from "./support.ts";
@@ -192,6 +193,30 @@ describe("Redis loses everything", () => {
     await Promise.all(callers);
     expect(outcomes.failed).toBe(0);
   });
+
+  it("ends consumer, client and label keys in time while Redis is away", async () => {
+    const away = await startFixture();
+    const other = streamFixture(away);
+    const { stop } = await other.consume();
+    const announcer = createLabelAnnouncer({
+      redis: away.connect(),
+      matcherId: "host:1",
+      ttlMs: 2_000,
+      renewMs: 500,
+    });
+    expect((await other.request()).status_code).toBe(200);
+    for (const pid of away.pids) process.kill(pid, "SIGKILL");
+    const failed = expect(other.request({ timeoutMs: 10_000 })).rejects.toMatchObject({
+      errorName: "redis_unavailable",
+    });
+    await failed;
+    const startedAt = performance.now();
+    await stop();
+    await announcer.close();
+    await other.close();
+    expect(performance.now() - startedAt).toBeLessThan(8_000);
+    await away.close();
+  }, 30_000);
 
   it("I6, I9: a restart without persistence is survived by consumer and client", async () => {
     await streams.consume();

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { LimError, limits, type MatchReply, parseMatchReply } from "@lim/contracts";
 import type { Redis } from "ioredis";
 import { blockingClient, commandClient } from "../connection.ts";
-import { abortedError, pause, redisFailure } from "../failures.ts";
+import { abortable, abortedError, pause, redisFailure } from "../failures.ts";
 import { fixedKeys, Keys } from "../keys.ts";
 import type { Log } from "../log.ts";
 import type { Cancellable, KeyNames, MatchClient, MatchRequest, RedisConnection } from "../port.ts";
@@ -217,7 +217,8 @@ class StreamMatchClient implements MatchClient {
     // What was read is deleted on the way to the next read, in the same write.
     if (from !== "0-0") pipeline.xtrim(this.#replyStream, "MINID", idAfter(from));
     pipeline.xread("COUNT", maxReadReplies, "BLOCK", blockMs, "STREAMS", this.#replyStream, from);
-    const results = await pipeline.exec();
+    // Disconnecting alone would not settle it while Redis is away.
+    const results = await abortable(pipeline.exec(), this.#stop.signal);
     const [error, streams] = results?.at(-1) ?? [];
     if (error) throw error;
     // Recovered meanwhile: a new stream may count from an earlier clock.

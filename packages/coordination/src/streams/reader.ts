@@ -1,6 +1,6 @@
 import type { Redis } from "ioredis";
 import { blockingClient, commandClient } from "../connection.ts";
-import { pause, redisFailure } from "../failures.ts";
+import { abortable, pause, redisFailure } from "../failures.ts";
 import type { Keys } from "../keys.ts";
 import type { Log } from "../log.ts";
 import type { RedisConnection } from "../port.ts";
@@ -104,14 +104,16 @@ export class StreamReader {
     };
     blocking.on("ready", learnId);
     if (blocking.status === "ready") learnId();
+    // A read that does not end (Redis is away) is left: disconnecting alone would not settle it while reconnecting.
+    const giveUp = new AbortController();
     let endTimer: NodeJS.Timeout | undefined;
     const end = () => {
       this.wake();
-      endTimer = setTimeout(() => blocking.disconnect(), endGraceMs);
+      endTimer = setTimeout(() => giveUp.abort(), endGraceMs);
     };
     signal.addEventListener("abort", end, { once: true });
     try {
-      while (!signal.aborted) await this.#step(blocking, signal);
+      while (!signal.aborted) await this.#step(blocking, signal, giveUp.signal);
     } finally {
       signal.removeEventListener("abort", end);
       clearTimeout(endTimer);
@@ -119,12 +121,12 @@ export class StreamReader {
     }
   }
 
-  async #step(blocking: Redis, signal: AbortSignal): Promise<void> {
+  async #step(blocking: Redis, signal: AbortSignal, giveUp: AbortSignal): Promise<void> {
     const plan = this.#owner.plan();
     if (plan.labels.length === 0) return this.#changed.wait(signal);
     this.#changed.reset();
     try {
-      const gather = await this.#read(blocking, plan);
+      const gather = await abortable(this.#read(blocking, plan), giveUp);
       if (gather) await Promise.race([pause(gatherMs, signal), this.#changed.wait(signal)]);
     } catch (thrown) {
       if (signal.aborted) return;
