@@ -41,6 +41,7 @@ export interface MatchOptions {
 /** Real servers, a storage, and matchers as processes; `close` ends all of it. */
 export interface Harness {
   db: FacesDb;
+  databaseUrl: string;
   redis: TestRedis;
   raw: Redis;
   storage: IndexStorage;
@@ -80,6 +81,7 @@ export async function startHarness(): Promise<Harness> {
   const processes: ManagedProcess[] = [];
   return {
     db: database.db,
+    databaseUrl: database.url,
     redis,
     raw,
     storage,
