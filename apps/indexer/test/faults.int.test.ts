@@ -117,6 +117,24 @@ describe("a running build", () => {
     silent.close();
   });
 
+  it("I2 ends without an index when its list (26102) or its task (26106) is removed meanwhile", async () => {
+    const { post, reach, outcome } = await start();
+    const removed = slow({ params: { m: 32, ef_construction: 800 } });
+    await post("/index_list", removed);
+    await reach("build");
+    await stack.storage.remove({ indexId: removed.task_id });
+    expect((await outcome(removed)).error?.error_code).toBe(26106);
+    await expectNothingOf(removed);
+
+    const shortLived = await createList(stack.db, 2000);
+    const orphaned = buildRequest(shortLived, { params: { m: 32, ef_construction: 800 } });
+    await post("/index_list", orphaned);
+    await reach("build");
+    await stack.db.deleteList({ listId: shortLived });
+    expect((await outcome(orphaned)).error?.error_code).toBe(26102);
+    await expectNothingOf(orphaned);
+  });
+
   it("I2 does not outlive its service: nobody would hear of it", async () => {
     const { post, reach, buildPid, process: service } = await start();
     const request = slow();
