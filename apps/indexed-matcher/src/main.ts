@@ -68,8 +68,7 @@ async function main(signal: AbortSignal): Promise<void> {
     );
     await matcher.run(signal);
   } finally {
-    await app.close();
-    await Promise.allSettled([redis.close(), db.close()]);
+    await Promise.allSettled([app.close(), redis.close(), db.close()]);
   }
   log.info({}, "indexed-matcher stopped");
 }

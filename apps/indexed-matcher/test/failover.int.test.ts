@@ -1,4 +1,4 @@
-import { eventually, faceIdOf } from "@lim/testkit";
+import { eventually, faceIdOf, startFlakyProxy } from "@lim/testkit";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import {
   announcers,
@@ -107,4 +107,24 @@ test("I9: Redis killed and started again: the matcher serves and announces again
   );
   await matcher.process.stop();
   expect(await matcher.process.exited).toBe(0);
+});
+
+test("told to stop while Redis is dead and Postgres hangs, it ends in time and in order", async () => {
+  const url = new URL(harness.databaseUrl);
+  const proxy = await startFlakyProxy(Number(url.port || 5432));
+  url.port = String(proxy.port);
+  url.hostname = "127.0.0.1";
+  const matcher = await harness.startMatcher({ DATABASE_URL: url.href });
+  proxy.pause();
+  for (const pid of harness.redis.pids) process.kill(pid, "SIGKILL");
+  try {
+    const askedAtMs = performance.now();
+    await matcher.process.stop({ graceMs: 20_000 });
+    expect(await matcher.process.exited).toBe(0);
+    // Before it would have been forced, after 15 s.
+    expect(performance.now() - askedAtMs).toBeLessThan(14_000);
+  } finally {
+    await proxy.close();
+    await harness.redis.restart();
+  }
 });

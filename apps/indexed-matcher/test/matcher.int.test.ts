@@ -1,6 +1,7 @@
 import { cp, mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { encodeDescriptor } from "@lim/contracts";
+import { connectRedis, createLabelLocks, defaultKeyNames } from "@lim/coordination";
 import { openIndexStorage } from "@lim/index-storage";
 import { corruptFile, eventually, faceIdOf } from "@lim/testkit";
 import { createExactIndex } from "@lim/vector-index";
@@ -199,6 +200,29 @@ test("I2: a corrupt newest index is refused, counted and told; the one before go
     async () => (await harness.match(listId, vectorOf(1))).index_id === good || undefined,
     { timeoutMs: 20_000 },
   );
+});
+
+test("one matcher at a time replaces a label's index: while another holds its lock, the old one serves on", async () => {
+  const { listId, indexId } = await servedList("locked", 50);
+  const connection = connectRedis({ url: harness.redis.url, name: "test-lock" });
+  try {
+    const locks = createLabelLocks({ redis: connection, keys: defaultKeyNames });
+    const lock = await locks.tryAcquire(listId, { ttlMs: 30_000 });
+    expect(lock).toBeDefined();
+    const other = await servedList("unlocked", 50);
+    const next = await publishIndex(harness, harness.storage, listId);
+    const otherNext = await publishIndex(harness, harness.storage, other.listId);
+    const idOf = async (label: string) => (await harness.match(label, vectorOf(1))).index_id;
+    await eventually(
+      "the other label goes ahead",
+      async () => (await idOf(other.listId)) === otherNext || undefined,
+    );
+    expect(await idOf(listId)).toBe(indexId);
+    await lock?.release();
+    await eventually("replaced", async () => (await idOf(listId)) === next || undefined);
+  } finally {
+    await connection.close();
+  }
 });
 
 test("I11: bad requests are answered with their code, the others of the same burst with their matches", async () => {

@@ -1,0 +1,35 @@
+import { defaults } from "@lim/contracts";
+import { expect, test } from "vitest";
+import { readSettings, settingsHelp } from "../src/settings.ts";
+
+const required = { DATABASE_URL: "postgres://u:p@db/lim", LIM_STORAGE_ROOT: "/indexes" };
+
+test("defaults are those of the design", () => {
+  const settings = readSettings({ ...required, VL_LIM_MATCHER_HOST: "matcher-3" });
+  expect(settings).toMatchObject({
+    port: defaults.matcherPort,
+    matcherHost: "matcher-3",
+    reloadPeriodMs: 5_000,
+    refreshEnabled: true,
+    refreshPeriodMs: 200,
+    labelKeyTtlMs: 10_000,
+    labelKeyRenewMs: 3_000,
+    efSearch: 128,
+    memoryLimitRatio: 0.8,
+    streamPrefix: "lim_match:",
+  });
+  expect(readSettings({ ...required, LIM_MATCH_STREAM_PREFIX: "" }).streamPrefix).toBe("");
+});
+
+test("faults are told together and by name", () => {
+  const env = { LIM_REFRESH_ENABLED: "maybe", LIM_LABEL_KEY_TTL_MS: "1000", VL_LIM_MATCHER_HOST: "a|b" };
+  for (const name of [
+    "DATABASE_URL",
+    "LIM_STORAGE_ROOT",
+    "LIM_REFRESH_ENABLED",
+    "LIM_LABEL_KEY_RENEW_MS",
+    "VL_LIM_MATCHER_HOST",
+  ])
+    expect(() => readSettings(env)).toThrow(name);
+  expect(settingsHelp()).toContain("LIM_MEMORY_LIMIT_RATIO");
+});
