@@ -76,9 +76,8 @@ class PollingLabelWatcher implements LabelWatcher {
   #schedule(): void {
     if (this.#closed) return;
     this.#timer = setTimeout(async () => {
-      await this.refresh().catch((thrown: unknown) => {
-        if (!this.#failing) this.#log?.warn({ reason: String(thrown) }, "served labels cannot be read");
-      });
+      // Said once, where it begins to fail.
+      await this.refresh().catch(() => {});
       this.#schedule();
     }, this.#pollMs);
   }
@@ -99,6 +98,7 @@ class PollingLabelWatcher implements LabelWatcher {
       this.#failing = false;
     } catch (thrown) {
       this.#forgetUnseen(performance.now());
+      if (!this.#failing) this.#log?.warn({ reason: String(thrown) }, "served labels cannot be read");
       this.#failing = true;
       throw thrown;
     }
