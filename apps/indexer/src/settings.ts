@@ -109,12 +109,18 @@ export function readSettings(env: Readonly<Record<string, string | undefined>> =
   const { origin, memoryLimitMb, ...rest } = loadSettings(shape, env);
   return {
     ...rest,
-    originOf: (listeningPort) => origin ?? `http://${guessHost(undefined)}:${listeningPort}`,
+    originOf: (listeningPort) => origin ?? `http://${reachableHost(rest.host)}:${listeningPort}`,
     memoryLimitBytes:
       memoryLimitMb === undefined
         ? Math.floor(physicalMemoryBytes() * defaultMemoryShare)
         : memoryLimitMb * mebibyte,
   };
+}
+
+/** The address that it listens on, unless that stands for all of them. */
+function reachableHost(host: string): string {
+  if (host === "0.0.0.0" || host === "::") return guessHost(undefined);
+  return host.includes(":") ? `[${host}]` : host;
 }
 
 export function settingsHelp(): string {

@@ -94,15 +94,18 @@ export async function startService(
     },
   });
   await servers.ledger.record({ pid: process.pid, name });
-  const line = await process
-    .waitForLine(/(index-manager|indexer|indexed-matcher) listening/, { timeoutMs: serviceStartLimitMs })
-    .catch(async (cause: unknown) => {
-      await process.stop({ graceMs: 0 });
-      throw new LimError("internal", `${name} did not start: ${(cause as Error).message}`, { cause });
+  try {
+    const line = await process.waitForLine(/(index-manager|indexer|indexed-matcher) listening/, {
+      timeoutMs: serviceStartLimitMs,
     });
-  const url = /https?:\/\/127\.0\.0\.1:\d+/.exec(line)?.[0];
-  if (url === undefined) throw new LimError("internal", `${name} did not say where it listens: ${line}`);
-  return { kind, name, url, process };
+    const url = /https?:\/\/127\.0\.0\.1:\d+/.exec(line)?.[0];
+    if (url === undefined) throw new Error(`it does not say where it listens: ${line}`);
+    return { kind, name, url, process };
+  } catch (cause) {
+    await process.stop();
+    await servers.ledger.forget(process.pid);
+    throw new LimError("internal", `${name} did not start: ${(cause as Error).message}`, { cause });
+  }
 }
 
 /** Matchers and managers first, then indexers (which may finish a build), then the servers. Never throws. */
