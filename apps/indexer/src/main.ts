@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { connectRedis, createIndexerRegistry } from "@lim/coordination";
 import { openFacesDb } from "@lim/faces-db";
-import { openIndexStorage } from "@lim/index-storage";
-import { createLogger, Registry, redactUrl, runService } from "@lim/service-kit";
+import { type IndexStorage, openIndexStorage } from "@lim/index-storage";
+import { createLogger, type Logger, Registry, redactUrl, runService } from "@lim/service-kit";
 import { settleBuild } from "./after-build.ts";
 import { buildApp } from "./app.ts";
 import { cancelGraceMs, startBuildProcess } from "./build-process.ts";
@@ -34,37 +34,7 @@ async function serve(config: Settings, signal: AbortSignal): Promise<void> {
   const redis = connectRedis({ url: config.redisUrl, name: serviceName, log });
   const registry = new Registry();
   let stateRead = () => {};
-  const metrics = createMetrics(registry, () => indexer);
-  const indexer: Indexer = createIndexer({
-    bootId: randomUUID(),
-    now: () => new Date(),
-    startBuild(request) {
-      const build = startBuildProcess({
-        type: "build",
-        request,
-        databaseUrl: config.databaseUrl,
-        storageRoot: config.storageRoot,
-        memoryLimitBytes: config.memoryLimitBytes,
-        logLevel: config.logLevel,
-      });
-      log.info({ ...request, build_pid: build.pid }, "build begins");
-      return build;
-    },
-    afterBuild: (request, end) => settleBuild({ storage, request, log }, end),
-    onEnd(summary) {
-      metrics.buildEnded(summary);
-      const { request, report, error, durationMs, peakResidentBytes } = summary;
-      const fields = {
-        task_id: request.task_id,
-        list_id: request.list_id,
-        attempt: request.attempt,
-        duration_ms: durationMs,
-        peak_resident_bytes: peakResidentBytes,
-      };
-      if (report) log.info({ ...fields, count: report.count, revision: report.revision }, "build succeeded");
-      else log.error({ ...fields, error_code: error?.code, detail: error?.detail }, "build failed");
-    },
-  });
+  const indexer = createService({ config, storage, registry, log });
   let ready = false;
   const app = await buildApp({
     indexer,
@@ -109,6 +79,48 @@ async function serve(config: Settings, signal: AbortSignal): Promise<void> {
   await app.close();
   await Promise.all([redis.close(), db.close()]);
   log.info({}, "indexer stopped");
+}
+
+/** The state machine on real build processes, with its log lines and metrics. */
+function createService(parts: {
+  config: Settings;
+  storage: IndexStorage;
+  registry: Registry;
+  log: Logger;
+}): Indexer {
+  const { config, storage, registry, log } = parts;
+  const metrics = createMetrics(registry, () => indexer);
+  const indexer: Indexer = createIndexer({
+    bootId: randomUUID(),
+    now: () => new Date(),
+    startBuild(request) {
+      const build = startBuildProcess({
+        type: "build",
+        request,
+        databaseUrl: config.databaseUrl,
+        storageRoot: config.storageRoot,
+        memoryLimitBytes: config.memoryLimitBytes,
+        logLevel: config.logLevel,
+      });
+      log.info({ ...request, build_pid: build.pid }, "build begins");
+      return build;
+    },
+    afterBuild: (request, end) => settleBuild({ storage, request, log }, end),
+    onEnd(summary) {
+      metrics.buildEnded(summary);
+      const { request, report, error, durationMs, peakResidentBytes } = summary;
+      const fields = {
+        task_id: request.task_id,
+        list_id: request.list_id,
+        attempt: request.attempt,
+        duration_ms: durationMs,
+        peak_resident_bytes: peakResidentBytes,
+      };
+      if (report) log.info({ ...fields, count: report.count, revision: report.revision }, "build succeeded");
+      else log.error({ ...fields, error_code: error?.code, detail: error?.detail }, "build failed");
+    },
+  });
+  return indexer;
 }
 
 function untilAborted(signal: AbortSignal): Promise<void> {

@@ -91,6 +91,9 @@ describe("settings", () => {
     const settings = readSettings(required);
     expect(settings).toMatchObject({ host: "0.0.0.0", port: 5180, registrationTtlMs: 10_000 });
     expect(settings.originOf(1234)).toMatch(/^http:\/\/[^/]+:1234$/);
+    const originOn = (host: string) => readSettings({ ...required, LIM_INDEXER_HOST: host }).originOf(1);
+    expect(originOn("127.0.0.1")).toBe("http://127.0.0.1:1");
+    expect(originOn("::1")).toBe("http://[::1]:1");
     expect(settings.memoryLimitBytes).toBeGreaterThan(0);
     expect(readSettings({ ...required, LIM_INDEXER_ORIGIN: "http://indexer-1:80/" }).originOf(1)).toBe(
       "http://indexer-1:80",
