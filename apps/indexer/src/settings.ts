@@ -123,13 +123,6 @@ function reachableHost(host: string): string {
   return host.includes(":") ? `[${host}]` : host;
 }
 
-/** Who listens on one address only is reached under that one. */
-function reachableHost(host: string): string {
-  const wildcard = host === "0.0.0.0" || host === "::";
-  const name = guessHost(wildcard ? undefined : host);
-  return name.includes(":") ? `[${name}]` : name;
-}
-
 export function settingsHelp(): string {
   return describeSettings(shape);
 }
