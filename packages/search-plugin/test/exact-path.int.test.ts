@@ -54,6 +54,15 @@ describe("exact path", () => {
     expect((counts.get("readPacket") ?? 0) - before).toBeLessThanOrEqual(3);
   });
 
+  it("loads no native code of an engine", async () => {
+    const { listId } = await makeList(database.db, 5);
+    const { plugin: search } = await plugin();
+    await search.match({ label: listId, references: [{ descriptor: faces.vector(0, 0) }] });
+    const { sharedObjects } = process.report.getReport() as unknown as { sharedObjects: string[] };
+    expect(sharedObjects.length).toBeGreaterThan(0);
+    expect(sharedObjects.filter((path) => path.includes("hnswlib"))).toEqual([]);
+  });
+
   it("I5: a face linked or unlinked before the call is in or out of its answer", async () => {
     const { listId, space } = await makeList(database.db, 50);
     const { plugin: search, counts } = await plugin();
