@@ -114,7 +114,7 @@ class StagedAttempt implements Staging {
       await stat(this.work);
       await utimes(this.path, now, now);
     } catch (thrown) {
-      throw this.judged(thrown, "renewing the heartbeat");
+      throw await this.judged(thrown, "renewing the heartbeat");
     }
   }
 
@@ -154,7 +154,7 @@ class StagedAttempt implements Staging {
       onPhase("publish", 1, 1);
       return published;
     } catch (thrown) {
-      throw this.judged(thrown, `publishing index ${this.indexId}`);
+      throw await this.judged(thrown, `publishing index ${this.indexId}`);
     } finally {
       clearInterval(heartbeat);
     }
@@ -330,12 +330,15 @@ class StagedAttempt implements Staging {
     }
   }
 
-  private judged(thrown: unknown, doing: string): LimError {
-    if (isMissing(thrown))
-      return new LimError("fenced", "the staging folder was replaced by another attempt, or collected", {
-        cause: thrown,
-      });
-    return storageError(thrown, doing);
+  /** Whatever failed after the work folder was taken away failed for that reason. */
+  private async judged(thrown: unknown, doing: string): Promise<LimError> {
+    const error = isMissing(thrown) ? undefined : storageError(thrown, doing);
+    const own = error?.errorName !== "storage_unavailable" && error?.errorName !== "engine_failed";
+    if ((error && own) || (await exists(this.work).catch(() => true)))
+      return error ?? storageError(thrown, doing);
+    return new LimError("fenced", "the staging folder was replaced by another attempt, or collected", {
+      cause: thrown,
+    });
   }
 }
 

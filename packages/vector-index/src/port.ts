@@ -24,7 +24,9 @@ export interface SearchResults {
 
 /**
  * Approximate index over unit vectors that are addressed by dense positions 0..slots-1. All work runs off
- * the caller's thread; calls on one index are carried out one after another, in call order.
+ * the caller's thread; calls on one index are carried out one after another, in call order. One exception: a
+ * long `add` goes in slices, between which searches and reads run and its signal is heard; its rows become
+ * visible slice by slice, and an abort or failure hides those added so far (their positions stay used).
  * Every method throws LimError: `bad_input` for arguments (checked before any native code sees them),
  * `engine_failed` for what the engine reports or when its thread died, `aborted` when the signal fired
  * before the work began.

@@ -56,8 +56,13 @@ class ScanPool {
       if (given) scanner.worker.postMessage({ op: "forget", indexId: given.indexId } satisfies ExactRequest);
     }
     this.users--;
-    if (this.users > 0) return;
+    if (this.users === 0) await this.terminateThreads();
+  }
+
+  /** Ends all threads; what they were at fails, and the next search starts new ones. */
+  async terminateThreads(): Promise<void> {
     const ending = this.scanners;
+    // Taken out first, so that a search that begins meanwhile gets a thread that lives.
     this.scanners = [];
     await Promise.all(ending.map((scanner) => scanner.worker.terminate()));
   }
@@ -138,7 +143,8 @@ class ScanPool {
     if (this.scanners.length >= maxThreads) return undefined;
     const worker = new Worker(
       new URL(import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js", import.meta.url),
-      { name: "lim-exact" },
+      // Flags of the process that make no sense for a thread (--input-type) would end it.
+      { name: "lim-exact", execArgv: [] },
     );
     worker.unref();
     const scanner: Scanner = { worker, given: new Map(), batch: undefined };

@@ -46,7 +46,8 @@ export class EngineThread {
   constructor() {
     this.worker = new Worker(
       new URL(import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js", import.meta.url),
-      { name: "lim-hnswlib" },
+      // Flags of the process that make no sense for a thread (--input-type) would end it.
+      { name: "lim-hnswlib", execArgv: [] },
     );
     this.worker.unref();
     this.worker.on("message", (reply: EngineReply) => this.onReply(reply));

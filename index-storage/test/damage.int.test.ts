@@ -1,0 +1,142 @@
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+import { build, dim, idOf, openCounted, publish, tempFolder, vectors } from "./fixtures.ts";
+
+const golden = fileURLToPath(new URL("./golden/v1", import.meta.url));
+const label = idOf(1000);
+const indexId = idOf(3000);
+const files = ["meta.json", "index.dat", "ids.dat"];
+
+async function goldenRoot() {
+  const root = tempFolder();
+  cpSync(golden, root, { recursive: true });
+  return { ...(await openCounted(root)), folder: join(root, label, indexId) };
+}
+
+describe("format version 1", () => {
+  it("the golden index is read, whole and with its answers", async () => {
+    const { storage } = await goldenRoot();
+    const listing = await storage.list();
+    expect(listing.refused).toEqual([]);
+    expect(listing.indexes[0]?.meta).toMatchObject({
+      format_version: 1,
+      index_id: indexId,
+      label,
+      dim,
+      count: 38,
+      slots: 40,
+      revision: 42,
+      engine: { name: "hnswlib", version: "3.0.0" },
+    });
+    const { keyed } = await storage.open({ label, indexId });
+    const answers = await keyed.search(vectors(40), { limit: 1, ef: 64 });
+    answers.forEach(([best], i) => {
+      if (i === 3 || i === 17) expect(best?.[0]).not.toBe(idOf(i));
+      else expect(best).toEqual([idOf(i), expect.closeTo(1, 5)]);
+    });
+    await keyed.close();
+  });
+
+  it("I2: any changed byte of any file is refused before the engine is asked", async () => {
+    const { storage, folder, loads } = await goldenRoot();
+    for (const name of files) {
+      const path = join(folder, name);
+      const whole = readFileSync(path);
+      const step = Math.max(1, Math.floor(whole.length / 60));
+      for (let at = 0; at < whole.length; at += step) {
+        const bytes = Buffer.from(whole);
+        bytes[at] = (bytes[at] ?? 0) ^ (1 << (at % 8));
+        writeFileSync(path, bytes);
+        if (name === "meta.json") {
+          // A changed byte of a free field (a time, a rate) is a valid meta of the same files.
+          const outcome = await storage.verify({ label, indexId }).catch((error: unknown) => error);
+          if (outcome instanceof Error) expect(outcome).toMatchObject({ errorName: "index_refused" });
+          continue;
+        }
+        for (const call of [storage.open, storage.verify])
+          await expect(call({ label, indexId })).rejects.toMatchObject({ errorName: "index_refused" });
+      }
+      writeFileSync(path, whole);
+    }
+    expect(loads()).toBe(0);
+    await (await storage.open({ label, indexId })).keyed.close();
+    expect(loads()).toBe(1);
+  });
+
+  it("I2: truncated, extended, missing and swapped files and foreign folders are refused, each with its reason", async () => {
+    const { storage, folder, loads } = await goldenRoot();
+    const refused = async (reason: RegExp) => {
+      for (const call of [storage.open, storage.verify])
+        await expect(call({ label, indexId })).rejects.toMatchObject({
+          errorName: "index_refused",
+          detail: expect.stringMatching(reason),
+        });
+      const listing = await storage.list({ label });
+      return listing.indexes.length;
+    };
+    for (const name of files) {
+      const path = join(folder, name);
+      const whole = readFileSync(path);
+      for (const size of [0, 1, whole.length >> 1, whole.length - 2]) {
+        truncateSync(path, size);
+        expect(await refused(name === "meta.json" ? /not JSON/ : /truncated/)).toBe(0);
+        writeFileSync(path, whole);
+      }
+      writeFileSync(path, Buffer.concat([whole, Buffer.from("{")]));
+      expect(await refused(name === "meta.json" ? /not JSON/ : /extended/)).toBe(0);
+      rmSync(path);
+      expect(await refused(/missing/)).toBe(0);
+      writeFileSync(path, whole);
+    }
+    const other = await build(40, 77);
+    await publish(storage, other, { label, indexId: idOf(1) });
+    await other.close();
+    const loadsBefore = loads();
+    const swap = (name: string) =>
+      writeFileSync(join(folder, name), readFileSync(join(folder, "..", idOf(1), name)));
+    for (const name of files) {
+      const whole = readFileSync(join(folder, name));
+      swap(name);
+      await refused(name === "meta.json" ? /foreign/ : /corrupt|truncated|extended/);
+      writeFileSync(join(folder, name), whole);
+    }
+    const foreign = join(storage.root, idOf(1001), indexId);
+    mkdirSync(join(storage.root, idOf(1001)));
+    cpSync(folder, foreign, { recursive: true });
+    await expect(storage.open({ label: idOf(1001), indexId })).rejects.toMatchObject({
+      errorName: "index_refused",
+      detail: expect.stringMatching(/foreign/),
+    });
+    expect(loads()).toBe(loadsBefore);
+    expect(existsSync(folder)).toBe(true);
+  });
+
+  it("I2: a newer format is told apart from a corrupt one; impossible counts are refused", async () => {
+    const { storage, folder, loads } = await goldenRoot();
+    const path = join(folder, "meta.json");
+    const meta = JSON.parse(readFileSync(path, "utf8"));
+    for (const [change, reason] of [
+      [{ format_version: 2, more: 1 }, /too new/],
+      [{ format_version: "1" }, /corrupt/],
+      [{ surplus: 1 }, /corrupt/],
+      [{ count: 0 }, /corrupt/],
+      [{ count: 41 }, /corrupt/],
+      [{ count: 39 }, /ids name 38 faces/],
+      [{ slots: 41 }, /corrupt/],
+      [{ engine: { name: "unknown", version: "1" } }, /corrupt/],
+    ] as const) {
+      writeFileSync(path, JSON.stringify({ ...meta, ...change }));
+      await expect(storage.open({ label, indexId })).rejects.toMatchObject({
+        errorName: "index_refused",
+        detail: expect.stringMatching(reason),
+      });
+    }
+    expect(loads()).toBe(0);
+    for (const change of [{ dim: 32 }, { params: { ...meta.params, m: 9 } }]) {
+      writeFileSync(path, JSON.stringify({ ...meta, ...change }));
+      await expect(storage.open({ label, indexId })).rejects.toMatchObject({ errorName: "index_refused" });
+    }
+  });
+});

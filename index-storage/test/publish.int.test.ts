@@ -1,0 +1,289 @@
+import { spawnSync } from "node:child_process";
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import type { KeyedIndex } from "@lim/vector-index";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { newestOf } from "../src/index.ts";
+import { build, contentOf, dim, idOf, openCounted, publish, tempFolder, vectors } from "./fixtures.ts";
+
+const label = idOf(1000);
+const otherLabel = idOf(1001);
+const indexId = idOf(2000);
+let keyed: KeyedIndex;
+beforeAll(async () => {
+  keyed = await build(300);
+  await keyed.apply({ upserts: [], removals: [idOf(7), idOf(299)] });
+});
+afterAll(() => keyed.close());
+
+describe("publishing and opening", () => {
+  it("publishes what was built and opens it again with the same answers", async () => {
+    const { storage, scratch } = await openCounted(tempFolder());
+    const phases: string[] = [];
+    const staging = await storage.stage({ label, indexId, attempt: 1 });
+    const published = await staging.publish(keyed, contentOf(label, 9), {
+      phases: { build: 5 },
+      onPhase: (phase, done, total) => phases.push(`${phase} ${done}/${total}`),
+    });
+    expect(published.meta).toMatchObject({
+      count: 298,
+      slots: 300,
+      revision: 9,
+      dim,
+      label,
+      index_id: indexId,
+    });
+    expect(published.meta.recall).toEqual({ k: 10, sampled: 1 });
+    expect(Object.keys(published.meta.build.phases)).toEqual(["build", "verify", "store"]);
+    expect(phases[0]).toBe("verify 0/3");
+    expect(phases.at(-1)).toBe("publish 1/1");
+    expect(await storage.verify({ label, indexId })).toEqual(published.meta);
+    expect(await storage.find({ indexId })).toEqual(published);
+    const opened = await storage.open({ label, indexId });
+    const queries = vectors(20, 5);
+    expect(await opened.keyed.search(queries, { limit: 5, ef: 64 })).toEqual(
+      await keyed.search(queries, { limit: 5, ef: 64 }),
+    );
+    expect(opened.keyed.has(idOf(7))).toBe(false);
+    await opened.keyed.close();
+    expect(readdirSync(scratch)).toEqual([]);
+    expect(readdirSync(join(storage.root, ".staging"))).toEqual([]);
+    expect(await staging.publish(keyed, contentOf(label, 9), { phases: {} })).toBe(published);
+    await staging.discard();
+    expect((await storage.list()).indexes).toEqual([published]);
+  });
+
+  it("a verified index of the same id counts as success, a foreign or broken one is a conflict", async () => {
+    const { storage } = await openCounted(tempFolder());
+    const first = await publish(storage, keyed, { label, indexId });
+    expect(await publish(storage, keyed, { label, indexId, attempt: 2 })).toEqual(first);
+    const conflict = { errorName: "index_id_conflict" };
+    await expect(publish(storage, keyed, { label: otherLabel, indexId })).rejects.toMatchObject(conflict);
+    const foreign = await storage.stage({ label, indexId, attempt: 3 });
+    await expect(
+      foreign.publish(keyed, { ...contentOf(label), historyId: idOf(5) }, { phases: {} }),
+    ).rejects.toMatchObject(conflict);
+    appendFileSync(join(storage.root, label, indexId, "index.dat"), "x");
+    await expect(publish(storage, keyed, { label, indexId, attempt: 4 })).rejects.toMatchObject(conflict);
+  });
+
+  it("refuses an empty index and content that is not the index's", async () => {
+    const { storage } = await openCounted(tempFolder());
+    const empty = await build(0);
+    await expect(publish(storage, empty, { label, indexId })).rejects.toMatchObject({
+      errorName: "empty_list",
+    });
+    await empty.close();
+    const staging = await storage.stage({ label, indexId, attempt: 2 });
+    await expect(staging.publish(keyed, contentOf(otherLabel), { phases: {} })).rejects.toMatchObject({
+      errorName: "bad_input",
+    });
+    for (const bad of ["..", "../../x", "", "A", `${indexId}/..`])
+      await expect(storage.stage({ label, indexId: bad, attempt: 1 })).rejects.toMatchObject({
+        errorName: "bad_input",
+      });
+  });
+
+  it("I4: a removal mark set at any phase cancels the publication, and the id stays away", async () => {
+    for (const at of ["verify", "store", "publish"]) {
+      const { storage } = await openCounted(tempFolder());
+      const staging = await storage.stage({ label, indexId, attempt: 1 });
+      const publishing = staging.publish(keyed, contentOf(label), {
+        phases: {},
+        onPhase: (phase, done) => {
+          if (phase !== at || done !== 0) return;
+          writeFileSync(join(storage.root, ".removed", indexId), "");
+        },
+      });
+      await expect(publishing).rejects.toMatchObject({ errorName: "build_cancelled" });
+      expect((await storage.list()).indexes).toEqual([]);
+      expect(existsSync(join(storage.root, label, indexId))).toBe(false);
+      await staging.discard();
+      expect(readdirSync(join(storage.root, ".staging"))).toEqual([]);
+      await expect(storage.stage({ label, indexId, attempt: 2 })).rejects.toMatchObject({
+        errorName: "build_cancelled",
+      });
+    }
+  });
+
+  it("a second process with the same attempt fences the first one", async () => {
+    const root = tempFolder();
+    const { storage } = await openCounted(root);
+    const first = await storage.stage({ label, indexId, attempt: 1 });
+    const second = await storage.stage({ label, indexId, attempt: 1 });
+    await expect(first.publish(keyed, contentOf(label), { phases: {} })).rejects.toMatchObject({
+      errorName: "fenced",
+    });
+    await expect(first.touch()).rejects.toMatchObject({ errorName: "fenced" });
+    await first.discard();
+    await second.touch();
+    await second.publish(keyed, contentOf(label), { phases: {} });
+    expect((await storage.list()).indexes).toHaveLength(1);
+  });
+
+  it("I2: two publications of one id at the same time give exactly one index", async () => {
+    const { storage } = await openCounted(tempFolder());
+    const results = await Promise.all(
+      [1, 2, 3].map((attempt) => publish(storage, keyed, { label, indexId, attempt })),
+    );
+    expect(new Set(results.map((published) => published.meta.create_time)).size).toBe(1);
+    expect((await storage.list()).indexes).toHaveLength(1);
+    await storage.verify({ label, indexId });
+    expect(readdirSync(join(storage.root, ".staging"))).toEqual([]);
+  });
+
+  it("an abort publishes nothing", async () => {
+    const { storage } = await openCounted(tempFolder());
+    for (const at of ["verify", "store", "publish"]) {
+      const abort = new AbortController();
+      const staging = await storage.stage({ label, indexId, attempt: 1 });
+      await expect(
+        staging.publish(keyed, contentOf(label), {
+          phases: {},
+          signal: abort.signal,
+          onPhase: (phase) => {
+            if (phase === at) abort.abort();
+          },
+        }),
+      ).rejects.toMatchObject({ errorName: "aborted" });
+      await staging.discard();
+    }
+    expect((await storage.list()).indexes).toEqual([]);
+    expect(readdirSync(join(storage.root, ".staging"))).toEqual([]);
+  });
+
+  it("a full disk is disk_full and leaves nothing visible", async (test) => {
+    const root = tempFolder();
+    const mounted = join(root, "small");
+    mkdirSync(mounted);
+    if (spawnSync("mount", ["-t", "tmpfs", "-o", "size=24k", "tmpfs", mounted]).status !== 0)
+      return test.skip("mounting a tmpfs is not allowed here");
+    try {
+      const { storage } = await openCounted(mounted, { scratchDir: root });
+      await expect(publish(storage, keyed, { label, indexId })).rejects.toMatchObject({
+        errorName: "disk_full",
+      });
+      expect((await storage.list()).indexes).toEqual([]);
+    } finally {
+      spawnSync("umount", [mounted]);
+    }
+  });
+});
+
+describe("listing, removing, collecting", () => {
+  it("orders by (revision, create_time, index_id) and picks the newest of a descriptor version", async () => {
+    const { storage } = await openCounted(tempFolder());
+    await publish(storage, keyed, { label, indexId: idOf(1), revision: 5 });
+    await publish(storage, keyed, { label, indexId: idOf(2), revision: 7 });
+    await publish(storage, keyed, { label, indexId: idOf(3), revision: 7 });
+    await publish(storage, keyed, { label: otherLabel, indexId: idOf(4), revision: 9 });
+    const listing = await storage.list();
+    expect(listing.indexes.filter((i) => i.label === label).map((i) => i.indexId)).toEqual([
+      idOf(3),
+      idOf(2),
+      idOf(1),
+    ]);
+    expect(newestOf(listing, label, 1)?.indexId).toBe(idOf(3));
+    expect(newestOf(listing, label, 2)).toBeUndefined();
+    expect((await storage.list({ label: otherLabel })).indexes.map((i) => i.indexId)).toEqual([idOf(4)]);
+  });
+
+  it("I2: bad folders are refused one by one and hide no other", async () => {
+    const { storage } = await openCounted(tempFolder());
+    const good = await publish(storage, keyed, { label, indexId });
+    const at = (id: string) => join(storage.root, label, id);
+    mkdirSync(at(idOf(1)));
+    cpSync(at(indexId), at(idOf(2)), { recursive: true });
+    writeFileSync(at(idOf(3)), "a file");
+    mkdirSync(join(storage.root, "no-uuid"));
+    writeFileSync(join(storage.root, otherLabel), "a file");
+    const listing = await storage.list();
+    expect(listing.indexes).toEqual([good]);
+    expect(listing.refused.filter((r) => r.label === label).map((r) => r.indexId)).toEqual([
+      idOf(1),
+      idOf(2),
+      idOf(3),
+    ]);
+    await expect(storage.find({ indexId: idOf(2) })).rejects.toMatchObject({ errorName: "index_refused" });
+  });
+
+  it("removes an index for good; one that vanishes is not called corrupt", async () => {
+    const { storage } = await openCounted(tempFolder());
+    await publish(storage, keyed, { label, indexId });
+    const opened = await storage.open({ label, indexId });
+    expect(await storage.remove({ indexId })).toEqual({ removed: true });
+    expect(await storage.remove({ indexId })).toEqual({ removed: false });
+    expect(await storage.isMarkedRemoved({ indexId })).toBe(true);
+    expect(await storage.find({ indexId, label })).toBeUndefined();
+    for (const call of [storage.open, storage.verify])
+      await expect(call({ label, indexId })).rejects.toMatchObject({ errorName: "not_found" });
+    expect((await opened.keyed.search(vectors(1), { limit: 1, ef: 64 }))[0]).toHaveLength(1);
+    await opened.keyed.close();
+    const racing = idOf(2001);
+    await publish(storage, keyed, { label, indexId: racing });
+    const results = await Promise.allSettled([
+      storage.open({ label, indexId: racing }),
+      storage.remove({ indexId: racing }),
+      storage.open({ label, indexId: racing }),
+    ]);
+    for (const result of results) {
+      if (result.status === "rejected") expect(result.reason).toMatchObject({ errorName: "not_found" });
+      else if ("keyed" in result.value) await result.value.keyed.close();
+    }
+  });
+
+  it("collects silent staging, old trash and old marks, spares what lives, and tells without doing", async () => {
+    const { storage } = await openCounted(tempFolder());
+    await publish(storage, keyed, { label, indexId });
+    await storage.remove({ indexId });
+    const silent = await storage.stage({ label, indexId: idOf(1), attempt: 1 });
+    const live = await storage.stage({ label, indexId: idOf(2), attempt: 1 });
+    const old = new Date(Date.now() - 16 * 60_000);
+    utimesSync(silent.path, old, old);
+    expect(await storage.collect({ dryRun: true })).toEqual({
+      staging: [`${idOf(1)}.1`],
+      trash: [],
+      marks: [],
+    });
+    expect(existsSync(silent.path)).toBe(true);
+    await storage.collect();
+    expect([existsSync(silent.path), existsSync(live.path)]).toEqual([false, true]);
+    await expect(silent.touch()).rejects.toMatchObject({ errorName: "fenced" });
+    const inAnHour = await storage.collect({ nowMs: Date.now() + 11 * 60_000 });
+    expect([inAnHour.trash.length, inAnHour.staging.length, inAnHour.marks.length]).toEqual([1, 0, 0]);
+    expect(readdirSync(join(storage.root, ".trash"))).toEqual([]);
+    expect(await storage.isMarkedRemoved({ indexId })).toBe(true);
+    expect((await storage.collect({ nowMs: Date.now() + 8 * 24 * 3_600_000 })).marks).toEqual([indexId]);
+    expect(await storage.isMarkedRemoved({ indexId })).toBe(false);
+  });
+
+  it("hides a marked index whose remover died, and collects it", async () => {
+    const { storage } = await openCounted(tempFolder());
+    await publish(storage, keyed, { label, indexId });
+    await storage.markRemoved({ indexId });
+    expect((await storage.list()).indexes).toEqual([]);
+    await storage.collect();
+    expect(existsSync(join(storage.root, label, indexId))).toBe(false);
+  });
+
+  it("cleans private copies of dead processes and spares those of living ones", async () => {
+    const root = tempFolder();
+    const { scratch } = await openCounted(root);
+    const host = encodeURIComponent((await import("node:os")).hostname());
+    const dead = spawnSync(process.execPath, ["-e", ""]).pid;
+    const names = [`lim-open.${host}.${dead}.abc`, `lim-open.${host}.${process.pid}.abc`, "another"];
+    for (const name of names) mkdirSync(join(scratch, name));
+    await openCounted(root);
+    expect(readdirSync(scratch).toSorted()).toEqual(names.slice(1).toSorted());
+    rmSync(scratch, { recursive: true });
+  });
+});

@@ -1,0 +1,171 @@
+import { spawnSync } from "node:child_process";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { loadEngine } from "../src/engines.ts";
+import { HnswlibIndex } from "../src/hnswlib/hnswlib-index.ts";
+import type { VectorIndex } from "../src/port.ts";
+import { describeEngineContract } from "./engine-contract.ts";
+import { row, unitVectors } from "./fixtures.ts";
+
+describeEngineContract("hnswlib", () => loadEngine("hnswlib"));
+
+const params = { m: 8, efConstruction: 80 };
+const folder = mkdtempSync(join(tmpdir(), "lim-hnswlib-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function threadOf(index: VectorIndex) {
+  if (!(index instanceof HnswlibIndex)) throw new Error("not an hnswlib index");
+  return index.thread;
+}
+
+describe("hnswlib's traps", () => {
+  it("ef holds after a load: it is set on every search", async () => {
+    const adapter = await loadEngine("hnswlib");
+    const dim = 48;
+    const n = 3000;
+    const vectors = unitVectors(n, dim, 21);
+    const index = await adapter.create({ dim, capacity: n, params });
+    await index.add(vectors);
+    const path = join(folder, "ef.dat");
+    await index.save(path);
+    const loaded = await adapter.load({ path, dim, slots: n, removed: new Uint32Array(), params });
+    const queries = unitVectors(100, dim, 22);
+    const wide = await index.search(queries, { k: 10, ef: 400 });
+    const narrow = await index.search(queries, { k: 10, ef: 10 });
+    expect(await loaded.search(queries, { k: 10, ef: 400 })).toEqual(wide);
+    expect(wide.positions).not.toEqual(narrow.positions);
+    await Promise.all([index.close(), loaded.close()]);
+  });
+
+  it("I2: every kind of damage that its code would follow is refused before it reads the file", async () => {
+    const adapter = await loadEngine("hnswlib");
+    const dim = 16;
+    const n = 200;
+    const index = await adapter.create({ dim, capacity: 5000, params });
+    await index.add(unitVectors(n, dim, 23));
+    const path = join(folder, "whole.dat");
+    await index.save(path);
+    await index.close();
+    const whole = readFileSync(path);
+    const element = 2 * params.m * 4 + 4 + dim * 4 + 8;
+    const tail = 96 + n * element;
+    const damaged = join(folder, "damaged.dat");
+    const refused = async () =>
+      expect(
+        adapter.load({ path: damaged, dim, slots: n, removed: new Uint32Array(), params }),
+      ).rejects.toMatchObject({ errorName: "index_refused" });
+    const u32 = (offset: number, value: number) => {
+      const bytes = Buffer.from(whole);
+      bytes.writeUInt32LE(value, offset);
+      writeFileSync(damaged, bytes);
+      return refused();
+    };
+    for (let offset = 0; offset < 80; offset += 4) await u32(offset, whole.readUInt32LE(offset) ^ 0x01000001);
+    await u32(96, 2 * params.m + 1);
+    await u32(96, whole.readUInt32LE(96) | 0x10000);
+    await u32(96 + 4, n);
+    await u32(96 + 5 * element + element - 8, 6);
+    await u32(tail, 3);
+    await u32(tail, whole.readUInt32LE(tail) + (params.m * 4 + 4) * 1000);
+    for (const size of [0, 50, 96, tail - 1, whole.length - 1]) {
+      copyFileSync(path, damaged);
+      truncateSync(damaged, size);
+      await refused();
+    }
+    writeFileSync(damaged, Buffer.concat([whole, Buffer.alloc(4)]));
+    await refused();
+  });
+
+  it("a thread that dies rejects what is pending and what comes later", async () => {
+    const adapter = await loadEngine("hnswlib");
+    const dim = 16;
+    const index = await adapter.create({ dim, capacity: 10, params });
+    const adding = index.add(unitVectors(5000, dim, 24));
+    const searching = index.search(unitVectors(1, dim, 25), { k: 1, ef: 10 });
+    void threadOf(index).worker.terminate();
+    await expect(adding).rejects.toMatchObject({ errorName: "engine_failed" });
+    await searching.catch((error: unknown) => expect(error).toMatchObject({ errorName: "engine_failed" }));
+    await expect(index.add(unitVectors(1, dim, 26))).rejects.toMatchObject({ errorName: "engine_failed" });
+    await index.close();
+  });
+
+  it("I10: a queue that is full refuses", async () => {
+    const adapter = await loadEngine("hnswlib");
+    const index = await adapter.create({ dim: 16, capacity: 10, params });
+    const vectors = unitVectors(1, 16, 27);
+    await index.add(vectors);
+    const calls = Array.from({ length: 4200 }, () => index.search(vectors, { k: 1, ef: 10 }));
+    const results = await Promise.allSettled(calls);
+    const refused = results.filter((result) => result.status === "rejected");
+    expect(refused.length).toBeGreaterThan(0);
+    expect(refused.every((r) => r.reason.errorName === "overloaded")).toBe(true);
+    await index.close();
+  });
+
+  it("keeps the event loop free while it builds and searches", async () => {
+    const adapter = await loadEngine("hnswlib");
+    const dim = 128;
+    const index = await adapter.create({ dim, capacity: 2000, params });
+    let longestMs = 0;
+    let last = performance.now();
+    const beat = setInterval(() => {
+      const now = performance.now();
+      longestMs = Math.max(longestMs, now - last);
+      last = now;
+    }, 1);
+    const started = performance.now();
+    await index.add(unitVectors(2000, dim, 28));
+    const tookMs = performance.now() - started;
+    clearInterval(beat);
+    expect(longestMs).toBeLessThan(Math.max(100, tookMs / 2));
+    await index.close();
+  });
+
+  it("no native code is loaded before loadEngine, and an open index does not hold a process that ends", () => {
+    const main = new URL("../dist/index.js", import.meta.url).href;
+    const script = `
+      const native = () => process.report.getReport().sharedObjects.some((o) => o.includes("addon.node"));
+      const { loadEngine, createExactIndex } = await import(${JSON.stringify(main)});
+      const exact = createExactIndex({ dim: 8 });
+      const v = Float32Array.of(1, 0, 0, 0, 0, 0, 0, 0);
+      exact.upsertMany(new Uint8Array(16).fill(1), v);
+      await exact.search(v, { limit: 1 });
+      const before = native();
+      const adapter = await loadEngine("hnswlib");
+      const index = await adapter.create({ dim: 8, capacity: 1, params: { m: 4, efConstruction: 10 } });
+      await index.add(v);
+      console.log(JSON.stringify([before, native()]));`;
+    const run = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+      encoding: "utf8",
+      timeout: 20_000,
+    });
+    expect(run.stderr).toBe("");
+    expect(run.status).toBe(0);
+    expect(JSON.parse(run.stdout)).toEqual([false, true]);
+  });
+
+  it("I10: fifteen loads and closes leave memory flat", async () => {
+    const adapter = await loadEngine("hnswlib");
+    const dim = 512;
+    const n = 9000;
+    const path = join(folder, "large.dat");
+    // A thin graph builds fast; the memory is that of the vectors.
+    const thin = { m: 2, efConstruction: 2 };
+    const built = await adapter.create({ dim, capacity: n, params: thin });
+    const vectors = unitVectors(n, dim, 29);
+    await built.add(vectors);
+    await built.save(path);
+    await built.close();
+    const rssMb: number[] = [];
+    for (let cycle = 0; cycle < 15; cycle++) {
+      const index = await adapter.load({ path, dim, slots: n, removed: new Uint32Array(), params: thin });
+      await index.search(row(vectors, dim, cycle), { k: 1, ef: 10 });
+      await index.close();
+      rssMb.push(process.memoryUsage.rss() / 2 ** 20);
+    }
+    // Ten kept indexes would be 180 MB.
+    expect((rssMb.at(-1) ?? 0) - (rssMb[4] ?? 0)).toBeLessThan(40);
+  });
+});
