@@ -1,6 +1,5 @@
 import {
   errorBodySchema,
-  healthResponseSchema,
   type IndexSummary,
   indexesResponseSchema,
   LimError,
@@ -8,9 +7,10 @@ import {
   taskSchema,
   tasksResponseSchema,
 } from "@lim/contracts";
-import type { z } from "zod";
+import { z } from "zod";
 
 const requestTimeoutMs = 10_000;
+const masterSchema = z.object({ is_master: z.boolean() });
 
 /** Client of the Index Manager's HTTP API. Errors of the API come back as the LimError that they are. */
 export class ManagerApi {
@@ -57,24 +57,23 @@ export class ManagerApi {
     await this.#send("DELETE", `/1/indexes/${indexId}`, undefined, options);
   }
 
-  /** Components of /healthcheck, `master` among them. A failing service answers too. */
-  async health(options: { signal?: AbortSignal } = {}): Promise<Record<string, string>> {
-    return (await this.#send("GET", "/healthcheck", healthResponseSchema, { ...options, anyStatus: true }))
-      .components;
+  /** Whether this manager is the master, as far as it knows. */
+  async isMaster(options: { signal?: AbortSignal } = {}): Promise<boolean> {
+    return (await this.#send("GET", "/1/master", masterSchema, options)).is_master;
   }
 
   #send<Schema extends z.ZodType>(
     method: string,
     path: string,
     schema: Schema,
-    options: { signal?: AbortSignal; body?: unknown; anyStatus?: boolean },
+    options: { signal?: AbortSignal; body?: unknown },
   ): Promise<z.output<Schema>>;
   #send(method: string, path: string, schema: undefined, options: { signal?: AbortSignal }): Promise<void>;
   async #send(
     method: string,
     path: string,
     schema: z.ZodType | undefined,
-    options: { signal?: AbortSignal; body?: unknown; anyStatus?: boolean },
+    options: { signal?: AbortSignal; body?: unknown },
   ): Promise<unknown> {
     const timeout = AbortSignal.timeout(requestTimeoutMs);
     const response = await fetch(this.#url + path, {
@@ -92,7 +91,7 @@ export class ManagerApi {
       );
     });
     const text = await response.text();
-    if (!response.ok && options.anyStatus !== true) {
+    if (!response.ok) {
       const error = errorBodySchema.safeParse(parseJson(text));
       throw error.success
         ? LimError.fromBody(error.data)

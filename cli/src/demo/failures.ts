@@ -1,10 +1,10 @@
 import { defaults, LimError } from "@lim/contracts";
 import { eventually } from "@lim/testkit";
 import { watchTask } from "../commands/tasks.ts";
+import { ManagerApi } from "../manager-api.ts";
 import { alive, type DemoContext, kill, labelOf, managerOf, untilServed } from "./context.ts";
 import { startLoad } from "./load.ts";
 
-const masterLine = /this manager is the master/;
 const takeoverLimitMs = defaults.masterLeaseTtlMs + 1_000;
 const loadCallers = 8;
 const reloadLimitMs = 60_000;
@@ -14,12 +14,16 @@ const expiryMarginMs = 1_500;
 /** Kills the master; the other manager takes over within the lease and a second. */
 export async function checkTakeover(context: DemoContext): Promise<void> {
   const managers = alive(context, "index-manager");
-  const master = managers.find(({ process }) => process.lines.some((line) => masterLine.test(line)));
+  const leads = await Promise.all(managers.map(({ url }) => new ManagerApi(url).isMaster()));
+  const master = managers[leads.indexOf(true)];
   const survivor = managers.find((manager) => manager !== master);
   if (!master || !survivor) throw new LimError("internal", "two managers, one of them master, were expected");
   const killedMs = performance.now();
   await kill(context, master);
-  await survivor.process.waitForLine(masterLine, { timeoutMs: takeoverLimitMs * 2 });
+  const api = new ManagerApi(survivor.url);
+  await eventually(`${survivor.name} leads`, async () => (await api.isMaster()) || undefined, {
+    timeoutMs: takeoverLimitMs * 2,
+  });
   const takeoverMs = performance.now() - killedMs;
   context.report.figure("takeover_ms", takeoverMs);
   context.report.check(
