@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { demoReportSchema } from "@lim/contracts";
@@ -16,6 +16,8 @@ let names: string;
 /** A small file of descriptors as a user would bring it: 900 people, every third with a second image. */
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "lim-demo-test-"));
+  // As a temporary folder of the system would be: Postgres runs as another user where the tests run as root.
+  await chmod(dir, 0o711);
   const generator = createFaceGenerator({ dim, effectiveDim: 40 });
   const rows: Float32Array[] = [];
   const lines = ["row,identity,image"];

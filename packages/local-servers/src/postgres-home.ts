@@ -8,10 +8,13 @@ import { type Account, reachableBy } from "./account.ts";
 /** Where root keeps what the unprivileged account could not reach in the folder asked for. */
 const systemDir = "/var/lib/lim";
 
-/** What stands in for a folder among the temporary files is temporary, too. */
-function standInOf(realDir: string, realTmp: string): string {
+/** What stands in for a folder among the temporary files is temporary, too, unless those are private themselves. */
+async function standInOf(realDir: string, account: Account): Promise<string> {
+  const realTmp = await realpath(tmpdir());
   const name = `lim-postgres-${createHash("sha256").update(realDir).digest("hex").slice(0, 16)}`;
-  return join(realDir.startsWith(`${realTmp}${sep}`) ? realTmp : systemDir, name);
+  const temporary =
+    realDir.startsWith(`${realTmp}${sep}`) && (await reachableBy(account, realTmp, { enterOnly: true }));
+  return join(temporary ? realTmp : systemDir, name);
 }
 
 /**
@@ -35,7 +38,7 @@ export async function postgresHome(dir: string, account: Account | undefined): P
       throw new LimError("bad_settings", `${home} belongs to somebody else: remove ${link}, then try again`);
     return home;
   }
-  const home = standInOf(await realpath(dir), await realpath(tmpdir()));
+  const home = await standInOf(await realpath(dir), account);
   await rm(home, { recursive: true, force: true });
   await mkdir(dirname(home), { recursive: true, mode: 0o711 });
   await mkdir(home, { mode: 0o711 });
