@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { isLimError, LimError, type Match, type MatchReply } from "@lim/contracts";
 import type { Log, MatchConsumer, MatchEntry } from "@lim/coordination";
 import type { IndexHolder } from "./index-holder.ts";
@@ -11,6 +12,8 @@ const maxWaiting = 1_024;
 const maxRevisionWaitMs = 5_000;
 /** Left of a request's time for its search and answer after a wait. */
 const answerMarginMs = 50;
+/** A larger batch is searched in steps: the first is answered, and its callers ask again, while the next is searched. */
+const searchStep = 32;
 
 type Answer = { entry: MatchEntry; reply: MatchReply };
 
@@ -27,12 +30,17 @@ export interface MatchServiceOptions {
   onEngineFailed: () => void;
 }
 
-/** Answers batches of match requests of one label. */
+/**
+ * Answers batches of match requests of one label. A batch ends with its search: its last answers are written while the
+ * next batch is searched already, at most one write a label at a time.
+ */
 export class MatchService {
   readonly #options: MatchServiceOptions;
   readonly #stop = new AbortController();
   /** By entry id: a request that waits may be delivered again meanwhile. */
   readonly #waiting = new Map<string, Promise<void>>();
+  /** By label: the newest answers on their way to Redis. */
+  readonly #replying = new Map<string, Promise<void>>();
 
   constructor(options: MatchServiceOptions) {
     this.#options = options;
@@ -42,24 +50,38 @@ export class MatchService {
   async handle(batch: readonly MatchEntry[]): Promise<void> {
     const label = batch[0]?.label;
     if (label === undefined) return;
-    const answers: Answer[] = [];
+    const refused: Answer[] = [];
     const queries: MatchQuery[] = [];
     for (const entry of batch) {
       if (this.#waiting.has(entry.entryId)) continue;
       try {
         queries.push(queryOf(entry, this.#options));
       } catch (thrown) {
-        answers.push(refuse(entry, LimError.from(thrown)));
+        refused.push(refuse(entry, LimError.from(thrown)));
       }
     }
-    if (queries.length > 0) answers.push(...(await this.#answer(label, queries, true)));
-    await this.#reply(answers);
+    // All steps are in the engine's queue at once, so that its thread never waits for this one between them.
+    const steps = refused.length > 0 ? [Promise.resolve(refused)] : [];
+    for (let at = 0; at < queries.length; at += searchStep)
+      steps.push(this.#answer(label, queries.slice(at, at + searchStep), true));
+    let before: Promise<void> | undefined;
+    for (const step of steps) {
+      before = this.#replying.get(label);
+      this.#replyInTurn(label, step, before);
+    }
+    // One write may be left under way; more of them would pile up where Redis is slower than the search.
+    await Promise.all([steps.at(-1), before]);
   }
 
-  /** Ends waits; their entries are left to other matchers. */
+  /** Resolves when the answers of all batches so far are written. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#replying.values());
+  }
+
+  /** Ends waits, leaving their entries to other matchers; resolves when all answers are written. */
   async close(): Promise<void> {
     this.#stop.abort();
-    await Promise.all(this.#waiting.values());
+    await Promise.all([...this.#waiting.values(), this.settled()]);
   }
 
   async #answer(label: string, queries: readonly MatchQuery[], mayWait: boolean): Promise<Answer[]> {
@@ -92,10 +114,8 @@ export class MatchService {
     const { efSearch } = this.#options;
     const usual = queries.filter(({ fields }) => fields.limit <= efSearch);
     const large = queries.filter(({ fields }) => fields.limit > efSearch);
-    const answers: Answer[] = [];
-    for (const group of [usual, large])
-      if (group.length > 0) answers.push(...(await this.#searchGroup(holder, revision, group)));
-    return answers;
+    const groups = [usual, large].filter((group) => group.length > 0);
+    return (await Promise.all(groups.map((group) => this.#searchGroup(holder, revision, group)))).flat();
   }
 
   async #searchGroup(holder: IndexHolder, revision: number, group: readonly MatchQuery[]): Promise<Answer[]> {
@@ -174,6 +194,25 @@ export class MatchService {
       .finally(() => this.#waiting.delete(entryId));
     this.#waiting.set(entryId, waiting);
     return true;
+  }
+
+  #replyInTurn(label: string, step: Promise<Answer[]>, before: Promise<void> | undefined): void {
+    const write = async () => {
+      const answers = await step;
+      // The next batch's search begins before this thread is busy with writing.
+      await nextTurn();
+      await before;
+      await this.#reply(answers);
+    };
+    const replying = write()
+      .catch((thrown: unknown) => {
+        // Unanswered entries stay pending and come again.
+        this.#options.log.warn({ label, reason: String(thrown) }, "matches could not be answered yet");
+      })
+      .finally(() => {
+        if (this.#replying.get(label) === replying) this.#replying.delete(label);
+      });
+    this.#replying.set(label, replying);
   }
 
   async #reply(answers: readonly Answer[]): Promise<void> {

@@ -112,9 +112,10 @@ export function createMatcher(deps: MatcherDeps): Matcher {
       await Promise.race([consuming, loops, untilAborted(signal)]);
       await publisher.close();
       await loops;
-      const waiting = service.close();
       streams.abort();
-      await Promise.all([consuming, waiting]);
+      await consuming;
+      // Not before the last batch: its answers must be written while the consumer still holds their entries.
+      await service.close();
       await consumer.close();
       await registry.close();
     },

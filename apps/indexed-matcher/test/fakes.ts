@@ -40,6 +40,8 @@ export class FakeKeyed implements KeyedIndex {
   failure: Error | undefined;
   alive = true;
   answers: Match[] = [];
+  searches = 0;
+  onSearch: () => void = () => {};
   readonly count = 1;
 
   readonly index = {
@@ -61,6 +63,8 @@ export class FakeKeyed implements KeyedIndex {
     return { added: change.upserts.length, replaced: 0, removed: change.removals.length, unchanged: 0 };
   }
   async search(queries: Float32Array): Promise<Match[][]> {
+    this.searches++;
+    this.onSearch();
     if (this.closings > 0) throw new Error("searched after its end");
     if (this.failure && queries.length / 8 > 0 && queries.some((value) => value < 0)) throw this.failure;
     return Array.from({ length: queries.length / 8 }, () => this.answers);

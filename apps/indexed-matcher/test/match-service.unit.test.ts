@@ -50,7 +50,7 @@ function entryOf(
   };
 }
 
-function setUp(options: { refresh?: () => void } = {}) {
+function setUp(options: { refresh?: () => void; write?: () => Promise<void> } = {}) {
   const registry = new Registry();
   const keyed = new FakeKeyed();
   keyed.answers = faces;
@@ -63,6 +63,7 @@ function setUp(options: { refresh?: () => void } = {}) {
     registry,
     consumer: {
       async reply(answers) {
+        await options.write?.();
         for (const { reply } of answers) {
           sent.push(reply.rid);
           replies.set(reply.rid, reply);
@@ -77,13 +78,17 @@ function setUp(options: { refresh?: () => void } = {}) {
     ...(options.refresh ? { requestRefresh: options.refresh } : {}),
     onEngineFailed: () => failures++,
   });
-  return { registry, keyed, holder, replies, sent, service, failures: () => failures };
+  const handle = async (batch: readonly MatchEntry[]) => {
+    await service.handle(batch);
+    await service.settled();
+  };
+  return { registry, keyed, holder, replies, sent, service, handle, failures: () => failures };
 }
 
 test("I11: bad requests get their code and the others of the batch their matches", async () => {
-  const { service, replies } = setUp();
+  const { handle, replies } = setUp();
   const vector = (value: number, length = dim) => new Float32Array(length).fill(value);
-  await service.handle([
+  await handle([
     entryOf("good"),
     entryOf("nan", { descriptor: encodeDescriptor(vector(Number.NaN), 1) }),
     entryOf("zero", { descriptor: encodeDescriptor(vector(0), 1) }),
@@ -112,12 +117,12 @@ test("I11: bad requests get their code and the others of the batch their matches
 
 test("a request ahead of the index waits for its revision and holds up no other", async () => {
   let asked = 0;
-  const { service, replies, sent, holder, registry } = setUp({ refresh: () => asked++ });
-  await service.handle([entryOf("ahead", { minRevision: 12 }), entryOf("now")]);
+  const { service, handle, replies, sent, holder, registry } = setUp({ refresh: () => asked++ });
+  await handle([entryOf("ahead", { minRevision: 12 }), entryOf("now")]);
   expect([...replies.keys()]).toEqual(["now"]);
   expect(asked).toBe(1);
   // Delivered again meanwhile: one answer all the same.
-  await service.handle([entryOf("ahead", { minRevision: 12, deliveries: 2 })]);
+  await handle([entryOf("ahead", { minRevision: 12, deliveries: 2 })]);
   holder.advance(12);
   registry.slot(listId)?.wakeWaiters();
   await expect.poll(() => replies.get("ahead")?.revision).toBe(12);
@@ -127,37 +132,85 @@ test("a request ahead of the index waits for its revision and holds up no other"
 
 test("a request ahead of the index is told so when its time is up, and at once where nothing refreshes", async () => {
   const waiting = setUp({ refresh: () => {} });
-  await waiting.service.handle([entryOf("late", { minRevision: 12, leftMs: 80 })]);
+  await waiting.handle([entryOf("late", { minRevision: 12, leftMs: 80 })]);
   await expect.poll(() => waiting.replies.get("late")?.error?.error_code).toBe(26304);
   const still = setUp();
-  await still.service.handle([entryOf("never", { minRevision: 12 })]);
+  await still.handle([entryOf("never", { minRevision: 12 })]);
   expect(still.replies.get("never")).toMatchObject({ status_code: 409, revision: 10 });
 });
 
 test("a request that fails the search is isolated; it alone is left, and told its error the second time", async () => {
-  const { service, replies, keyed } = setUp();
+  const { handle, replies, keyed } = setUp();
   keyed.failure = new LimError("engine_failed", "odd vector");
   const bad = encodeDescriptor(new Float32Array(dim).fill(-1), 1);
-  await service.handle([entryOf("a"), entryOf("bad", { descriptor: bad }), entryOf("b")]);
+  await handle([entryOf("a"), entryOf("bad", { descriptor: bad }), entryOf("b")]);
   expect([...replies.keys()].toSorted()).toEqual(["a", "b"]);
-  await service.handle([entryOf("bad", { descriptor: bad, deliveries: 2 })]);
+  await handle([entryOf("bad", { descriptor: bad, deliveries: 2 })]);
   expect(replies.get("bad")?.error?.error_code).toBe(26309);
 });
 
 test("an engine that died is reported for a reload, its requests are left to come again", async () => {
-  const { service, replies, keyed, holder, failures } = setUp();
+  const { handle, replies, keyed, holder, failures } = setUp();
   keyed.failure = new LimError("engine_failed", "thread died");
   keyed.alive = false;
   const bad = encodeDescriptor(new Float32Array(dim).fill(-1), 1);
-  await service.handle([entryOf("a"), entryOf("b", { descriptor: bad })]);
+  await handle([entryOf("a"), entryOf("b", { descriptor: bad })]);
   expect(replies.size).toBe(0);
   expect([holder.failed, failures()]).toEqual([true, 1]);
   expect(holder.readers).toBe(0);
 });
 
 test("a label that is not served any more is said so", async () => {
-  const { service, replies, registry } = setUp();
+  const { handle, replies, registry } = setUp();
   registry.remove(listId);
-  await service.handle([entryOf("a")]);
+  await handle([entryOf("a")]);
   expect(replies.get("a")?.error?.error_code).toBe(26301);
+});
+
+test("the next batch is searched while the answers of the one before are being written, and no third", async () => {
+  const writes: (() => void)[] = [];
+  const { service, keyed, sent } = setUp({
+    write: () => new Promise<void>((resolve) => writes.push(resolve)),
+  });
+  await service.handle([entryOf("a")]);
+  await expect.poll(() => writes.length).toBe(1);
+  let ended = false;
+  const second = service.handle([entryOf("b")]).then(() => {
+    ended = true;
+  });
+  await expect.poll(() => keyed.searches).toBe(2);
+  expect([ended, sent]).toEqual([false, []]);
+  writes.shift()?.();
+  await second;
+  expect(sent).toEqual(["a"]);
+  await expect.poll(() => writes.length).toBe(1);
+  const closed = service.close();
+  writes.shift()?.();
+  await closed;
+  expect(sent).toEqual(["a", "b"]);
+});
+
+test("a large batch is searched in steps, all of them in the engine's queue before the first is answered", async () => {
+  const { handle, keyed, sent } = setUp();
+  const rids = Array.from({ length: 70 }, (_, i) => `r${i}`);
+  let searchesAtFirstAnswer = 0;
+  keyed.onSearch = () => {
+    if (sent.length === 0) searchesAtFirstAnswer = keyed.searches;
+  };
+  await handle(rids.map((rid) => entryOf(rid)));
+  expect(sent).toEqual(rids);
+  expect([keyed.searches, searchesAtFirstAnswer]).toEqual([3, 3]);
+});
+
+test("answers that Redis did not take leave their entries pending and the service working", async () => {
+  let away = true;
+  const { handle, sent } = setUp({
+    async write() {
+      if (away) throw new LimError("redis_unavailable", "gone");
+    },
+  });
+  await handle([entryOf("a")]);
+  away = false;
+  await handle([entryOf("a", { deliveries: 2 })]);
+  expect(sent).toEqual(["a"]);
 });
