@@ -13,7 +13,7 @@ export class Publisher {
   readonly #consumer: Pick<MatchConsumer, "setLabels">;
   readonly #announcer: LabelAnnouncer;
   readonly #log: Log;
-  readonly #leaving = new Set<string>();
+  readonly #reading = new Set<string>();
   readonly #announced = new Set<string>();
   readonly #timers = new Map<string, NodeJS.Timeout>();
   #turn: Promise<void> = Promise.resolve();
@@ -33,6 +33,7 @@ export class Publisher {
 
   /** Reads the label's stream, then sets its key. */
   async serve(label: string): Promise<void> {
+    this.#reading.add(label);
     await this.#setLabels();
     this.#announced.add(label);
     await this.announce(label);
@@ -48,12 +49,8 @@ export class Publisher {
         "label key expires by itself, Redis did not take its end",
       );
     });
-    this.#leaving.add(label);
-    try {
-      await this.#setLabels();
-    } finally {
-      this.#leaving.delete(label);
-    }
+    this.#reading.delete(label);
+    await this.#setLabels();
   }
 
   /** Sets the label's key to what is served now. */
@@ -91,9 +88,7 @@ export class Publisher {
   #setLabels(): Promise<void> {
     const result = this.#turn.then(async () => {
       if (this.#closed) return;
-      await this.#consumer.setLabels(
-        this.#registry.servedLabels().filter((label) => !this.#leaving.has(label)),
-      );
+      await this.#consumer.setLabels([...this.#reading]);
     });
     this.#turn = result.catch(() => {});
     return result;

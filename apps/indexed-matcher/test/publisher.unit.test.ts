@@ -12,10 +12,12 @@ function setUp() {
   const holder = new IndexHolder({ meta: metaOf(), keyed: new FakeKeyed(), sizeBytes: 1 });
   registry.slotOf(listId).swap(holder);
   const steps: string[] = [];
+  let read: readonly string[] = [];
   const publisher = new Publisher({
     registry,
     consumer: {
       async setLabels(labels) {
+        read = labels;
         steps.push(`read ${labels.length}`);
       },
     },
@@ -32,7 +34,7 @@ function setUp() {
     },
     log: silent,
   });
-  return { publisher, holder, steps };
+  return { publisher, holder, steps, read: () => read };
 }
 
 test("I8: the stream is read before the key is set, and the key withdrawn before reading ends", async () => {
@@ -57,4 +59,12 @@ test("updates during a refresh are gathered, and none comes after the end", asyn
   await publisher.close();
   await publisher.serve(listId);
   expect(steps).toEqual(["read 1", "announce 10", "announce 14", "close"]);
+});
+
+test("I6: a label that was withdrawn is read no more, though its index is still there when others change", async () => {
+  const { publisher, read } = setUp();
+  await publisher.serve(listId);
+  await Promise.all([publisher.withdraw(listId), publisher.serve("another")]);
+  await publisher.serve("a third");
+  expect(read()).toEqual(["another", "a third"]);
 });
