@@ -90,6 +90,8 @@ class StreamMatchClient implements MatchClient {
     this.#stop.abort();
     for (const pending of [...this.#pending.values()])
       this.#giveUp(pending, new LimError("aborted", "the match client was closed"));
+    // A first request may be opening the stream: it must not begin to read, or make the stream, after the end.
+    await this.#opened?.catch(() => {});
     await this.#reader;
     await this.#client.del(this.#replyStream).catch(() => {
       // Its time to live does it.
@@ -176,7 +178,7 @@ class StreamMatchClient implements MatchClient {
 
   async #open(): Promise<void> {
     await this.#keepAlive();
-    this.#reader ??= this.#read();
+    if (!this.#stop.signal.aborted) this.#reader ??= this.#read();
   }
 
   /** Matchers write to a reply stream only where it exists. Returns true where it had to be made. */

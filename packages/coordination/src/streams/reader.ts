@@ -48,6 +48,7 @@ export class StreamReader {
   readonly #changed = new LatchedSignal();
   #blockingId: number | undefined;
   #reading: Reading | undefined;
+  #failing = false;
 
   constructor(options: {
     redis: RedisConnection;
@@ -127,13 +128,18 @@ export class StreamReader {
     this.#changed.reset();
     try {
       const gather = await abortable(this.#read(blocking, plan), giveUp);
+      if (this.#failing) this.#log?.info({}, "match streams are read again");
+      this.#failing = false;
       if (gather) await Promise.race([pause(gatherMs, signal), this.#changed.wait(signal)]);
     } catch (thrown) {
       if (signal.aborted) return;
       if (thrown instanceof Error && thrown.message.includes("NOGROUP")) await this.#heal(plan.labels);
       else {
         const failure = redisFailure(thrown, "XREADGROUP");
-        this.#log?.warn({ reason: failure.detail }, "match streams cannot be read, trying again");
+        // Once: a server that refuses (its disk is full, say) does so five times a second.
+        if (!this.#failing)
+          this.#log?.warn({ reason: failure.detail }, "match streams cannot be read, trying again");
+        this.#failing = true;
         await pause(retryAfterErrorMs, signal);
       }
     }
