@@ -27,6 +27,7 @@ class RedisLabelAnnouncer implements LabelAnnouncer {
   /** One change after another: a renewal must not set again what is being withdrawn. */
   #turn: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
+  #failing = false;
   #closed = false;
 
   constructor(options: {
@@ -47,9 +48,10 @@ class RedisLabelAnnouncer implements LabelAnnouncer {
   async announce(label: string, value: LabelKeyValue): Promise<void> {
     if (this.#closed) return;
     this.#values.set(label, value);
-    await this.#inTurn(() => this.#publish([label])).catch((thrown: unknown) => {
-      this.#log?.warn({ label, reason: String(thrown) }, "the label key could not be set yet");
-    });
+    await this.#inTurn(() => this.#publish([label])).then(
+      () => this.#note(undefined),
+      (thrown: unknown) => this.#note(thrown),
+    );
   }
 
   async withdraw(label: string): Promise<void> {
@@ -76,12 +78,21 @@ class RedisLabelAnnouncer implements LabelAnnouncer {
       let nextMs = this.#renewMs;
       try {
         await this.#inTurn(() => this.#publish([...this.#values.keys()]));
+        this.#note(undefined);
       } catch (thrown) {
-        this.#log?.warn({ reason: String(thrown) }, "label keys could not be renewed, trying again");
+        this.#note(thrown);
         nextMs = Math.min(nextMs, retryAfterFailureMs);
       }
       this.#schedule(nextMs);
     }, delayMs);
+  }
+
+  /** Said once where it begins to fail, and once where it works again. */
+  #note(thrown: unknown): void {
+    if (thrown !== undefined && !this.#failing)
+      this.#log?.warn({ reason: String(thrown) }, "label keys cannot be set, trying again");
+    if (thrown === undefined && this.#failing) this.#log?.info({}, "label keys are set again");
+    this.#failing = thrown !== undefined;
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
