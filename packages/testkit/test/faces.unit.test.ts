@@ -58,9 +58,9 @@ describe("synthetic faces", () => {
     const vector = createFaceGenerator().vector(123, 4);
     expect([...vector.subarray(0, 3)].map((x) => x.toFixed(6))).toMatchInlineSnapshot(`
       [
-        "-0.045053",
-        "0.002324",
-        "-0.021535",
+        "-0.056072",
+        "-0.013255",
+        "0.021080",
       ]
     `);
   });
@@ -82,8 +82,41 @@ describe("synthetic faces", () => {
     const { genuine, impostor } = cosineStats(sample(params, 700, 4), { impostorPairs: 50_000 });
     expect(Math.abs(genuine.mean - params.genuineMean)).toBeLessThan(0.02);
     expect(Math.abs(genuine.std - params.genuineStd)).toBeLessThan(0.015);
-    expect(Math.abs(impostor.mean)).toBeLessThan(0.01);
-    expect(Math.abs(impostor.std * Math.sqrt(params.effectiveDim) - 1)).toBeLessThan(0.08);
+    expect(Math.abs(impostor.mean)).toBeLessThan(0.02);
+    expect(Math.abs(impostor.std * Math.sqrt(params.effectiveDim) - 1)).toBeLessThan(0.1);
+  });
+
+  it("has look-alikes: a heavier tail of impostors than independent people, none beyond the same person's usual pictures", () => {
+    const options = { impostorPairs: 300_000 };
+    const tail = (params: typeof defaultFaceModel) => {
+      const { impostor, accept } = cosineStats(sample(params, 2000, 1), options);
+      return {
+        impostor,
+        deviations: accept.map(({ threshold }) => (threshold - impostor.mean) / impostor.std),
+      };
+    };
+    for (const model of [defaultFaceModel, lfwFaceModel]) {
+      const families = tail(model);
+      const independent = tail({ ...model, lookAlikes: [] });
+      expect(Math.abs(families.impostor.std / independent.impostor.std - 1)).toBeLessThan(0.05);
+      expect(families.deviations[2]).toBeGreaterThan((independent.deviations[2] ?? 0) + 0.2);
+      expect(Math.abs((independent.deviations[2] ?? 0) - 3.7)).toBeLessThan(0.15);
+      expect(families.impostor.max).toBeLessThan(model.genuineMean + model.genuineStd);
+    }
+  });
+
+  it("gives the members of one family, however far apart in number, a likeness in proportion to its share", () => {
+    const lookAlikes = [{ families: 2, share: 0.5 }];
+    const params = { ...lfwFaceModel, genuineMean: 0.9, genuineStd: 0, effectiveDim: 20, lookAlikes };
+    const { vectors, dim } = sample(params, 400, 1);
+    const cosines = Array.from({ length: 399 }, (_, p) =>
+      vectors.subarray(0, dim).reduce((sum, x, k) => sum + x * (vectors[(p + 1) * dim + k] ?? 0), 0),
+    );
+    const relatives = cosines.filter((cosine) => cosine > 0.2);
+    expect(relatives.length).toBeGreaterThan(140);
+    expect(relatives.length).toBeLessThan(260);
+    const mean = relatives.reduce((sum, cosine) => sum + cosine, 0) / relatives.length;
+    expect(Math.abs(mean - 0.9 * 0.5)).toBeLessThan(0.12);
   });
 
   it("is easy enough to identify, and not perfect where the model is poor", () => {
@@ -111,7 +144,14 @@ describe("synthetic faces", () => {
   });
 
   it("refuses parameters that no distribution has", () => {
-    for (const params of [{ dim: 1 }, { effectiveDim: 600 }, { genuineMean: 1 }, { genuineStd: 0.6 }])
+    for (const params of [
+      { dim: 1 },
+      { effectiveDim: 600 },
+      { genuineMean: 1 },
+      { genuineStd: 0.6 },
+      { lookAlikes: [{ families: 2, share: 1 }] },
+      { lookAlikes: [{ families: 0, share: 0.1 }] },
+    ])
       expect(() => createFaceGenerator(params)).toThrow(RangeError);
   });
 
@@ -130,14 +170,19 @@ describe("beside real descriptors", () => {
   const missing = real === undefined ? " (skipped: no descriptors/lfw.f32 where LIM_TEST_DATA points)" : "";
   it.skipIf(real === undefined)(`the 128-dim model reproduces their cosines${missing}`, () => {
     if (real === undefined) return;
-    const measured = cosineStats(real);
-    const made = cosineStats(sample(lfwFaceModel, 1140, 4));
-    // Tolerances: a fifth of a standard deviation for means, 10 % for spreads, 3 points of the true accept rate.
+    const options = { impostorPairs: 1_000_000 };
+    const measured = cosineStats(real, options);
+    const made = cosineStats(sample(lfwFaceModel, 1800, 4), options);
+    // Tolerances: a fifth of a standard deviation for means and tails, 10 % for spreads, 3 points of the true accept rate.
     expect(Math.abs(made.genuine.mean - measured.genuine.mean)).toBeLessThan(0.025);
     expect(Math.abs(made.impostor.mean - measured.impostor.mean)).toBeLessThan(0.02);
     expect(Math.abs(made.genuine.std / measured.genuine.std - 1)).toBeLessThan(0.1);
     expect(Math.abs(made.impostor.std / measured.impostor.std - 1)).toBeLessThan(0.1);
-    for (const [at, point] of measured.accept.entries())
-      expect(Math.abs((made.accept[at]?.trueAccept ?? 0) - point.trueAccept)).toBeLessThan(0.03);
+    for (const [at, point] of measured.accept.entries()) {
+      // Rarer than 1e-4, the threshold alone is compared: there 0.02 of it moves the true accept rate by some 4 points.
+      if (point.falseAccept >= 1e-4)
+        expect(Math.abs((made.accept[at]?.trueAccept ?? 0) - point.trueAccept)).toBeLessThan(0.03);
+      expect(Math.abs((made.accept[at]?.threshold ?? 0) - point.threshold)).toBeLessThan(0.02);
+    }
   });
 });
