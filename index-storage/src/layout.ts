@@ -19,8 +19,13 @@ export const storageLimits = {
   probeVectors: 64,
   /** Share of these that must find themselves: the search is approximate, so not quite all. */
   minProbeShare: 0.95,
-  /** Vectors that are compared exactly to estimate recall. */
-  recallSample: 8192,
+  /**
+   * Vectors that are compared exactly to estimate recall: this share of the index between these bounds. Reading one
+   * back costs about a tenth of inserting it, so that a larger share would be felt in the time of a build.
+   */
+  recallSampleShare: 1 / 8,
+  minRecallSample: 2048,
+  maxRecallSample: 8192,
   recallK: 10,
   recallEf: 128,
   minSampledRecall: 0.5,

@@ -46,8 +46,15 @@ export async function selfFoundShare(
   return positions.length === 0 ? 1 : found / positions.length;
 }
 
+/** How many of `count` faces are compared exactly to estimate recall. */
+export function recallSampleSize(count: number): number {
+  const { recallSampleShare, minRecallSample, maxRecallSample } = storageLimits;
+  const share = Math.min(maxRecallSample, Math.max(minRecallSample, Math.ceil(count * recallSampleShare)));
+  return Math.min(count, share);
+}
+
 /**
- * Recall@k of the index for some of its own vectors. Up to `recallSample` faces it is exact; above, better faces of
+ * Recall@k of the index for some of its own vectors. Where `recallSampleSize` is all faces it is exact; above, better faces of
  * the sample that an answer lacks count for those that were not sampled.
  */
 export async function sampledRecall(
@@ -55,9 +62,9 @@ export async function sampledRecall(
   ids: Uint8Array,
   signal: AbortSignal | undefined,
 ): Promise<number> {
-  const { recallK: limit, recallEf: ef, recallSample, probeVectors } = storageLimits;
+  const { recallK: limit, recallEf: ef, probeVectors } = storageLimits;
   const { dim } = keyed.index;
-  const positions = samplePositions(ids, recallSample);
+  const positions = samplePositions(ids, recallSampleSize(keyed.count));
   const vectors = await keyed.index.read(positions, { signal });
   const exact = createExactIndex({ dim, capacity: positions.length });
   try {
