@@ -1,6 +1,6 @@
-import { LimError } from "@lim/contracts";
+import { isLimError, LimError } from "@lim/contracts";
 import type { LabelLocks, Log } from "@lim/coordination";
-import type { IndexStorage, PublishedIndex } from "@lim/index-storage";
+import type { IndexStorage, PublishedIndex, StorageListing } from "@lim/index-storage";
 import { Gate } from "./gate.ts";
 import type { IndexHolder } from "./index-holder.ts";
 import type { LabelSlot } from "./label-slot.ts";
@@ -18,7 +18,7 @@ const loadRetryFirstMs = 2_000;
 const loadRetryMostMs = 300_000;
 
 export interface ReconcilerOptions extends Omit<LoaderDeps, "storage"> {
-  storage: Pick<IndexStorage, "open" | "list">;
+  storage: Pick<IndexStorage, "open" | "list" | "isMarkedRemoved">;
   registry: Registry;
   publisher: Publisher;
   locks: LabelLocks;
@@ -42,6 +42,7 @@ export class Reconciler {
   readonly #failures = new Backoff({ firstMs: loadRetryFirstMs, mostMs: loadRetryMostMs });
   readonly #reported = new Set<string>();
   #failing = false;
+  #emptied = false;
   #ready = false;
 
   constructor(options: ReconcilerOptions) {
@@ -102,11 +103,32 @@ export class Reconciler {
       served: slot.current && { meta: slot.current.meta, failed: slot.current.failed },
     }));
     const plans = planReconcile({ listing, lists, registry: views, descriptorVersion, dim });
-    for (const plan of plans) this.#start(plan, signal);
+    for (const plan of await this.#believed(plans, listing, signal)) this.#start(plan, signal);
+  }
+
+  /**
+   * A storage without any index is more likely a volume that is not mounted than everything removed at once: what is
+   * served is then given up only where its removal left a mark.
+   */
+  async #believed(plans: LabelPlan[], listing: StorageListing, signal: AbortSignal): Promise<LabelPlan[]> {
+    const isEmpty = listing.indexes.length + listing.refused.length === 0;
+    const kept = new Set<string>();
+    for (const plan of isEmpty ? plans : []) {
+      const indexId = this.#options.registry.slot(plan.label)?.current?.meta.index_id;
+      if (plan.kind !== "unload" || plan.reason !== "removed_from_storage" || indexId === undefined) continue;
+      if (!(await this.#options.storage.isMarkedRemoved({ indexId, signal }))) kept.add(plan.label);
+    }
+    if (kept.size > 0 && !this.#emptied)
+      this.#log.error(
+        { labels: kept.size },
+        "the storage is empty, though nothing was removed: is it mounted? Serving what is loaded",
+      );
+    this.#emptied = kept.size > 0;
+    return plans.filter(({ label }) => !kept.has(label));
   }
 
   /** Folders that are no index, and indexes of another dimension, are told once each. */
-  #reportLeftOut(listing: Awaited<ReturnType<IndexStorage["list"]>>): void {
+  #reportLeftOut(listing: StorageListing): void {
     const { descriptorVersion, dim } = this.#options;
     const strange = listing.indexes
       .filter(({ meta }) => meta.descriptor_version === descriptorVersion && meta.dim !== dim)
@@ -170,9 +192,12 @@ export class Reconciler {
     const { registry, publisher, locks } = this.#options;
     const slot = registry.slot(label);
     if (!slot?.current || !candidates.some((index) => this.#mayTry(index))) return;
-    const lock = await locks.tryAcquire(label, { ttlMs: labelLockTtlMs, signal });
+    const lock = await locks.tryAcquire(label, { ttlMs: labelLockTtlMs, signal }).catch((thrown: unknown) => {
+      // Its connection tells of it; saying it for each label in each round would bury everything else.
+      if (!isLimError(thrown, "redis_unavailable")) throw thrown;
+    });
     if (!lock) {
-      this.#log.debug({ label }, "another matcher replaces this label's index, next round");
+      this.#log.debug({ label }, "another replaces this label's index, or Redis is away: next round");
       return;
     }
     try {

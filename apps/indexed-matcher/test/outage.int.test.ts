@@ -1,4 +1,5 @@
-import { rename } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
+import { openIndexStorage } from "@lim/index-storage";
 import { eventually, type FlakyProxy, faceIdOf, startFlakyProxy } from "@lim/testkit";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import {
@@ -80,6 +81,22 @@ test("without the storage matching goes on, and a newer index is taken when it i
   await rename(harness.storageRoot, away);
   await matcher.process.waitForLine(/cannot be compared/, { timeoutMs: 10_000 });
   expect((await harness.match(listId, vectorOf(7))).result[0]?.[0]).toBe(faceIdOf("outage", 7));
+  await rename(away, harness.storageRoot);
+  const next = await publishIndex(harness, harness.storage, listId);
+  await eventually("taken", async () => (await stateOf())?.index_id === next || undefined, {
+    timeoutMs: 20_000,
+  });
+});
+
+test("an empty storage in the place of the real one, as of a volume that is not mounted, takes no index away", async () => {
+  const away = `${harness.storageRoot}.away`;
+  const served = await stateOf();
+  await rename(harness.storageRoot, away);
+  await openIndexStorage({ root: harness.storageRoot });
+  await matcher.process.waitForLine(/is it mounted/, { timeoutMs: 10_000 });
+  expect(await stateOf()).toMatchObject({ state: "serving", index_id: served?.index_id });
+  expect((await harness.match(listId, vectorOf(8))).result[0]?.[0]).toBe(faceIdOf("outage", 8));
+  await rm(harness.storageRoot, { recursive: true });
   await rename(away, harness.storageRoot);
   const next = await publishIndex(harness, harness.storage, listId);
   await eventually("taken", async () => (await stateOf())?.index_id === next || undefined, {
