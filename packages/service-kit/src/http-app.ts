@@ -111,8 +111,8 @@ function addRequestHooks(app: FastifyInstance, metrics: Registry): void {
   });
 }
 
-/** Probes and scrapes come every few seconds: they are worth a line only when they fail. */
-const quietRoutes = new Set(["/livez", "/readyz", "/healthcheck", "/metrics", "/state"]);
+/** Reads change nothing, and probes, scrapes and pollers come every second: only a read that fails is worth a line. */
+const readMethods = new Set(["GET", "HEAD"]);
 
 function logAnswer(request: FastifyRequest, status: number, elapsedMs: number): void {
   const fields = {
@@ -122,7 +122,7 @@ function logAnswer(request: FastifyRequest, status: number, elapsedMs: number): 
     status,
     elapsed_ms: Math.round(elapsedMs * 10) / 10,
   };
-  const quiet = status < 400 && quietRoutes.has(request.routeOptions.url ?? "");
+  const quiet = status < 400 && readMethods.has(request.method);
   request.log[quiet ? "debug" : "info"](fields, "request answered");
 }
 

@@ -2,6 +2,7 @@ import { connect } from "node:net";
 import { errorBodySchema, LimError } from "@lim/contracts";
 import type { FastifyInstance, InjectOptions } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { pino } from "pino";
 import { Registry } from "prom-client";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { z } from "zod";
@@ -182,5 +183,35 @@ describe("createHttpApp", () => {
     expect((await slow).status).toBe(201);
     await closed;
     await expect(fetch(`${origin}/version`)).rejects.toThrow();
+  });
+});
+
+describe("the log of requests", () => {
+  it("has a line at info for what changes or fails, and none for reads that pollers send every second", async () => {
+    const lines: string[] = [];
+    const logged = await createHttpApp({
+      service: "index-test",
+      version: "1.2.3",
+      description: "A test.",
+      logger: pino({ level: "info" }, { write: (line) => lines.push(line) }),
+      metrics: new Registry(),
+      health: [],
+      isReady: () => false,
+    });
+    logged.get("/1/things", async () => ({}));
+    logged.post("/1/things", async () => ({}));
+    try {
+      for (const url of ["/1/things", "/version", "/healthcheck", "/livez", "/metrics"])
+        await logged.inject({ method: "GET", url });
+      expect(lines).toEqual([]);
+      await logged.inject({ method: "GET", url: "/readyz" });
+      await logged.inject({ method: "POST", url: "/1/things" });
+    } finally {
+      await logged.close();
+    }
+    expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+      { method: "GET", path: "/readyz", status: 503 },
+      { method: "POST", path: "/1/things", status: 200 },
+    ]);
   });
 });
