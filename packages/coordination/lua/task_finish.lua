@@ -7,6 +7,8 @@ local refused = refusal(KEYS[1], ARGV[1], KEYS[2], 'indexing', ARGV[2])
 if refused then return { 'refused', refused } end
 if ARGV[5] == '' then
   redis.call('HSET', KEYS[2], 'status', 'success', 'end_us', ARGV[4])
+  -- What was last seen of the build is not how it ended; of a failure it says how far it got.
+  redis.call('HDEL', KEYS[2], 'progress')
 else
   redis.call('HSET', KEYS[2], 'status', 'error', 'end_us', ARGV[4], 'error', ARGV[5])
 end

@@ -79,8 +79,21 @@ describe("a task's life", () => {
       expect(ms).toBeLessThan(Date.now() + 100);
     }
     expect(await store.finish({ taskId, attempt: 1, epoch, error: null, endTime })).toEqual({ ok: true });
-    expect(await store.get(taskId)).toMatchObject({ status: "success", end_time: endTime, error: null });
+    expect(await store.get(taskId)).toMatchObject({
+      status: "success",
+      end_time: endTime,
+      error: null,
+      progress: null,
+    });
     expect(await store.openTasks([listId])).toEqual(new Map());
+  });
+
+  it("keeps of a failed build how far it got", async () => {
+    const { taskId, attempt } = await start();
+    const progress = { phase: "verify", done: 1, total: 3, rate_per_s: null, eta_s: null } as const;
+    await store.progress({ taskId, attempt, epoch, progress });
+    await store.finish({ taskId, attempt, epoch, error: reason, endTime });
+    expect(await store.get(taskId)).toMatchObject({ status: "error", progress });
   });
 
   it("goes to the front when requeued, and ends with the reason after the last attempt", async () => {
