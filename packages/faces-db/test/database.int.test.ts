@@ -38,7 +38,11 @@ describe("migrations", () => {
     const starters = Array.from({ length: 4 }, () => openFacesDb({ connectionString: test.url }));
     await expect(starters[0]?.listStates()).rejects.toMatchObject({ errorName: "postgres_unavailable" });
     const results = await Promise.all(starters.map((starter) => starter.migrate()));
-    expect(results.flatMap((result) => result.applied).sort()).toEqual(["0001_tables.sql", "0002_feed.sql"]);
+    expect(results.flatMap((result) => result.applied).sort()).toEqual([
+      "0001_tables.sql",
+      "0002_feed.sql",
+      "0003_trigger_functions.sql",
+    ]);
     await Promise.all(starters.map((starter) => starter.close()));
 
     const database = new Database({ connectionString: test.url });
