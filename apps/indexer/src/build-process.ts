@@ -8,6 +8,8 @@ import { inMib } from "./preflight.ts";
 const memoryWatchMs = 250;
 /** From SIGTERM to SIGKILL of a build that was cancelled. */
 export const cancelGraceMs = 5_000;
+/** From a build's last word to SIGKILL: its exit waits for threads in native code, and the service waits for it. */
+const exitGraceMs = 10_000;
 /** Once the process is gone, how long its pipes may stay open (another process may have inherited them). */
 const pipesGraceMs = 2_000;
 const stderrTailChars = 1_500;
@@ -33,15 +35,28 @@ const childModule = fileURLToPath(
   new URL(import.meta.url.endsWith(".ts") ? "./build-child.ts" : "./build-child.js", import.meta.url),
 );
 
-/** Runs one build in a process of its own, watches its memory, and names the way it ended. */
-export function startBuildProcess(order: BuildOrder): RunningBuild {
-  const child = fork(childModule, [], { stdio: ["ignore", "inherit", "pipe", "ipc"], execArgv: [] });
+/**
+ * Runs one build in a process of its own, watches its memory, and names the way it ended. `parts` are for tests: the
+ * module to run, and the milliseconds that the process may live on after its last word.
+ */
+export function startBuildProcess(
+  order: BuildOrder,
+  parts: { module?: string; exitGraceMs?: number } = {},
+): RunningBuild {
+  const child = fork(parts.module ?? childModule, [], {
+    stdio: ["ignore", "inherit", "pipe", "ipc"],
+    execArgv: [],
+  });
   const seen: Seen = { progress: null, peakBytes: 0, stderr: "" };
   child.on("message", (message) => {
     const parsed = buildReportSchema.safeParse(message);
     if (!parsed.success) return;
     if (parsed.data.type === "progress") seen.progress = parsed.data.progress;
-    else seen.last ??= parsed.data;
+    else if (!seen.last) {
+      seen.last = parsed.data;
+      const timer = setTimeout(() => child.kill("SIGKILL"), parts.exitGraceMs ?? exitGraceMs);
+      void gone.then(() => clearTimeout(timer));
+    }
   });
   child.stderr?.setEncoding("utf8").on("data", (text: string) => {
     process.stderr.write(text);
