@@ -137,12 +137,6 @@ describe("synthetic faces", () => {
     expect(Math.max(...variances)).toBeLessThan(2);
   });
 
-  it("makes 2,000 descriptors of 512 dims in well under two seconds", () => {
-    const startedMs = performance.now();
-    createFaceGenerator().matrix({ firstPerson: 0, persons: 2000 });
-    expect(performance.now() - startedMs).toBeLessThan(2_000);
-  });
-
   it("refuses parameters that no distribution has", () => {
     for (const params of [
       { dim: 1 },
