@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { errorBodySchema, type Task, taskSchema } from "@lim/contracts";
+import type { TaskStore } from "@lim/coordination";
 import { createLogger, Registry } from "@lim/service-kit";
 import type { FastifyInstance } from "fastify";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -12,9 +13,9 @@ let app: FastifyInstance;
 beforeAll(async () => {
   harness = await startHarness();
 });
-beforeEach(async () => {
-  const { db, storage, store } = harness;
-  app = await buildApp({
+async function appOn(store: TaskStore): Promise<FastifyInstance> {
+  const { db, storage } = harness;
+  return await buildApp({
     db,
     storage,
     store,
@@ -25,6 +26,10 @@ beforeEach(async () => {
     isReady: () => true,
     isMaster: () => false,
   });
+}
+
+beforeEach(async () => {
+  app = await appOn(harness.store);
 });
 afterEach(async () => {
   await app.close();
@@ -63,6 +68,22 @@ describe("tasks, on a manager that is not the master", () => {
     expect(detail).toContain(task.task_id);
     expect((await ask("GET", "/1/queue")).body).toEqual({ count: 1, tasks: [task] });
     expect((await ask("GET", `/1/tasks/${task.task_id}`)).body).toEqual(task);
+  });
+
+  it("is no conflict with itself where a broken connection made the client ask Redis twice", async () => {
+    const { store } = harness;
+    const twice: TaskStore["create"] = async (...call) => {
+      await store.create(...call);
+      return store.create(...call);
+    };
+    const resending = new Proxy(store, {
+      get: (target, name) => (name === "create" ? twice : Reflect.get(target, name).bind(target)),
+    });
+    await app.close();
+    app = await appOn(resending);
+    const { status, body } = await ask("POST", "/1/tasks", { list_id: await harness.list() });
+    expect(status).toBe(201);
+    expect((await store.queue()).tasks).toEqual([body]);
   });
 
   it("filters tasks", async () => {

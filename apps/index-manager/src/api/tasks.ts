@@ -49,7 +49,12 @@ export const taskRoutes =
         const { list_id: listId, mode } = request.body;
         const [list] = await deps.db.listStates({ listIds: [listId] });
         if (!list) throw new LimError("list_not_found", `no list ${listId}`);
-        const result = await deps.store.create({ taskId: randomUUID(), listId, mode, trigger: "request" });
+        const taskId = randomUUID();
+        const result = await deps.store.create({ taskId, listId, mode, trigger: "request" });
+        // A connection that broke before the answer came makes the client ask twice: the first time it was created.
+        const own =
+          "conflict" in result && result.conflict === taskId ? await deps.store.get(taskId) : undefined;
+        if (own) return reply.code(201).send(own);
         if ("conflict" in result)
           throw new LimError("task_conflict", `list ${listId} has the open task ${result.conflict}`);
         if ("refusal" in result) throw new LimError("fenced", result.refusal);
