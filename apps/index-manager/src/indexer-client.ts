@@ -34,7 +34,8 @@ export function createIndexerClient(log: Log): IndexerClient {
         const response = await fetch(`${origin}/state`, { signal: limit, redirect: "error" });
         const body = await readJson(response);
         if (response.ok) return indexerStateSchema.parse(body);
-        log.warn({ indexer: origin, status: response.status }, "indexer refused to tell its state");
+        // Who looks up says when an indexer begins and ceases to answer: here it would be a line per lookup.
+        log.debug({ indexer: origin, status: response.status }, "indexer refused to tell its state");
       } catch (thrown) {
         if (signal.aborted) throw thrown;
         log.debug({ indexer: origin, err: thrown }, "indexer did not tell its state");
