@@ -126,7 +126,10 @@ function healthChecks({
   ];
 }
 
-/** Waits for Redis and Postgres, which may start later; what waiting cannot mend (bad_settings) is thrown. */
+/**
+ * Waits for Redis and Postgres, which may start later, and applies missing migrations (one manager does, under a lock in
+ * Postgres; the others find them applied). What waiting cannot mend (bad_settings) is thrown.
+ */
 async function untilUsable(
   { log, redis, db }: { log: Logger; redis: RedisConnection; db: FacesDb },
   signal: AbortSignal,
@@ -138,7 +141,8 @@ async function untilUsable(
     async () => {
       try {
         await redis.checkServer({ signal });
-        await db.ping({ signal });
+        const { applied } = await db.migrate({ signal });
+        if (applied.length > 0) log.info({ applied }, "migrations applied to Postgres");
         usable.abort();
       } catch (thrown) {
         if (!isLimError(thrown, "bad_settings")) throw thrown;

@@ -1,8 +1,8 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort, startRedis } from "@lim/local-servers";
-import { eventually, startProcess } from "@lim/testkit";
+import { connectSql, freePort, startRedis } from "@lim/local-servers";
+import { createTestDatabase, eventually, startProcess } from "@lim/testkit";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type Harness, startHarness } from "./harness.ts";
 
@@ -44,6 +44,23 @@ describe("a manager's life", () => {
     await manager.waitForLine(/LIM_PLANNING_SCHEDULE: /, { timeoutMs: 1_000 });
     await manager.waitForLine(/LIM_STORAGE_ROOT: is required/, { timeoutMs: 1_000 });
     expect(manager.lines.join("\n")).not.toContain("hunter2");
+  });
+
+  it("applies migrations to an empty database, several managers at once", async () => {
+    const { db, drop, url } = await createTestDatabase();
+    try {
+      const sql = await connectSql(url);
+      await sql.query("DROP SCHEMA faces CASCADE").finally(() => sql.close());
+      const managers = await Promise.all([1, 2].map(() => harness.manager({ DATABASE_URL: url })));
+      expect(await db.listStates()).toEqual([]);
+      const said = managers.map((one) =>
+        one.process.lines.filter((line) => line.includes("migrations applied")),
+      );
+      expect(said.flat()).toHaveLength(1);
+    } finally {
+      await harness.clear();
+      await drop();
+    }
   });
 
   it("waits for a Redis that starts later, and tells what it waits for", async () => {
