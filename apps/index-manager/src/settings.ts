@@ -98,7 +98,7 @@ export const settingsShape = {
     schema: int(0, 600_000)
       .default(5_000)
       .describe(
-        "Wait of a new master that finds no last plan: indexers register within it, so no build is planned twice",
+        "Wait before the first plan of a master that finds none in Redis (first start, or Redis was emptied): indexers that are building register within it and their builds are taken over, not planned twice. Keep it above a third of the indexers' LIM_INDEXER_TTL_MS",
       ),
   },
   lookupPeriodMs: {
