@@ -139,18 +139,22 @@ async function initialise(
         cwd: draft,
         env: { PATH: process.env.PATH ?? "", LC_ALL: "C" },
         timeout: initLimitMs,
-        signal: how.signal,
         ...(account ? { uid: account.uid, gid: account.gid } : {}),
       };
-      execFile(binaries.initdb, args, options, (error, stdout, stderr) => {
+      const child = execFile(binaries.initdb, args, options, (error, stdout, stderr) => {
+        how.signal?.removeEventListener("abort", cancel);
         if (how.signal?.aborted) fail(new LimError("aborted", "initdb was cancelled"));
         else if (error)
           fail(new LimError("bad_settings", `initdb failed: ${stderr || stdout || error.message}`));
         else done();
       });
+      // Not execFile's own signal, which reports before the child has ended: a cancelled initdb removes its folder, and
+      // would remove that of the next try.
+      const cancel = () => child.kill("SIGTERM");
+      if (how.signal?.aborted) cancel();
+      else how.signal?.addEventListener("abort", cancel, { once: true });
     });
   } catch (error) {
-    // A cancelled initdb may still be tidying up after itself.
     await rm(draft, { recursive: true, force: true, maxRetries: 10 });
     throw error;
   }
