@@ -41,13 +41,21 @@ export async function openIndexStorage(options: {
   });
 }
 
-/** Newest servable index of a label: highest (revision, create_time, index_id) of the descriptor version. */
+/**
+ * Newest servable index of a label: highest (revision, create_time, index_id) of the descriptor version. With `list`
+ * those that the list has outlived come last: a restored database is behind indexes of the time after its backup, and
+ * their revisions would hide every later index.
+ */
 export function newestOf(
   listing: StorageListing,
   label: string,
   descriptorVersion: number,
+  list?: { historyId: string; revision: number },
 ): PublishedIndex | undefined {
-  return listing.indexes
+  const newest = listing.indexes
     .filter((index) => index.label === label && index.meta.descriptor_version === descriptorVersion)
-    .toSorted(byNewestFirst)[0];
+    .toSorted(byNewestFirst);
+  const fits = ({ meta }: PublishedIndex) =>
+    list === undefined || (meta.history_id === list.historyId && meta.revision <= list.revision);
+  return newest.find(fits) ?? newest[0];
 }

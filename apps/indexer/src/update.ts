@@ -22,6 +22,7 @@ export async function updateFromFeed(context: BuildContext): Promise<UpdateResul
     await storage.list({ label: request.list_id, signal }),
     request.list_id,
     request.descriptor_version,
+    state,
   );
   if (!base) return { rebuildBecause: "the label has no index yet" };
   const unfit = reasonUnfit(context, base, state);

@@ -212,6 +212,35 @@ describe("update mode", () => {
     await indexer.process.waitForLine(/cannot update, rebuilding instead/, { timeoutMs: 1000 });
   });
 
+  it("I1 goes on from an index of the restored list, not from one of the time after its backup", async () => {
+    const listId = await createList(stack.db, 20);
+    await putPersons(stack.db, listId, 20, 10);
+    expect((await build(buildRequest(listId, { epoch: 20_000 }))).error).toBeNull();
+    const [later] = await stack.db.listStates({ listIds: [listId] });
+    // A restore to the time of twenty faces.
+    await stack.db.unlinkFaces({
+      listId,
+      faceIds: Array.from({ length: 10 }, (_, i) => faceOf(listId, 20 + i)),
+    });
+    const sql = await connectSql(stack.databaseUrl);
+    await sql.query("DELETE FROM faces.list_change WHERE list_id = $1 AND revision > 20", [listId]);
+    await sql.close();
+    await stack.db.newHistory();
+    const rebuilt = buildRequest(listId, { epoch: 20_000 });
+    expect((await build(rebuilt)).error).toBeNull();
+    await stack.db.unlinkFaces({ listId, faceIds: [faceOf(listId, 0)] });
+    const updated = update(listId);
+    expect((await build(updated)).error).toBeNull();
+    const found = await stack.storage.find({ indexId: updated.task_id });
+    expect(found?.meta).toMatchObject({
+      count: 19,
+      revision: 21,
+      base_index_id: rebuilt.task_id,
+      build: { mode: "update" },
+    });
+    expect(found?.meta.revision).toBeLessThan(later?.revision ?? 0);
+  });
+
   it("publishes under its own id even where nothing changed, and ends empty lists as 26105", async () => {
     const listId = await createList(stack.db, 8);
     await build(buildRequest(listId, { epoch: 20_000 }));
