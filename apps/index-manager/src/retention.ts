@@ -56,11 +56,12 @@ export interface Retention {
 export function createRetention(deps: RetentionDeps): Retention {
   /** Label → when this master first missed its list, by performance.now(). */
   const missedSinceMs = new Map<string, number>();
+  const existing = existingLists(deps);
   return {
     async once(signal) {
-      const { store, storage, db, log } = deps;
+      const { store, storage, log } = deps;
       const labels = [...new Set((await storage.list({ signal })).indexes.map((index) => index.label))];
-      const lists = new Set((await db.listStates({ listIds: labels, signal })).map((list) => list.listId));
+      const lists = await existing(labels, signal);
       const deletedLabels = overdue(missedSinceMs, labels, lists, deps.deletedListGraceMs);
       const openLabels = new Set((await store.openTasks(labels, { signal })).keys());
       // Listed again after the records: an index that a task has just built from is then seen with its successor.
@@ -83,6 +84,26 @@ export function createRetention(deps: RetentionDeps): Retention {
       const collected = await storage.collect({ signal });
       if (collected.staging.length > 0) log.info(collected, "left-overs of builds collected");
     },
+  };
+}
+
+/**
+ * Which of the labels have a list. A database without any list is more likely the wrong one, or not restored yet, than
+ * one whose last list was deleted: all labels count as having theirs then, so that no index is lost over it.
+ */
+function existingLists({ db, log }: RetentionDeps) {
+  let warned = false;
+  return async (labels: readonly string[], signal: AbortSignal): Promise<Set<string>> => {
+    const found = await db.listStates({ listIds: labels, signal });
+    const isDoubtful =
+      labels.length > 0 && found.length === 0 && (await db.listStates({ signal })).length === 0;
+    if (isDoubtful && !warned)
+      log.warn(
+        { labels: labels.length },
+        "Postgres has no list at all, but the storage has indexes: none is removed until a list exists. Is it the right database?",
+      );
+    warned = isDoubtful;
+    return isDoubtful ? new Set(labels) : new Set(found.map((list) => list.listId));
   };
 }
 

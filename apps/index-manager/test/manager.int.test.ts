@@ -163,6 +163,9 @@ describe("one manager", () => {
     );
     expect((await manager.api("GET", `/1/tasks/${published[1]}`)).status).toBe(200);
     await harness.db.deleteList({ listId });
+    await manager.process.waitForLine(/Postgres has no list at all/, { timeoutMs: 10_000 });
+    expect(await stored(), "I9: an empty database costs no index").toEqual([published[1]]);
+    await harness.list();
     await eventually("none", async () => ((await stored()).length === 0 ? true : undefined));
   });
 });
