@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import { isLimError } from "@lim/contracts";
 import {
   connectRedis,
@@ -17,6 +16,7 @@ import { type MasterDeps, runMaster } from "./master.ts";
 import { createManagerMetrics } from "./metrics.ts";
 import { repeat } from "./routine.ts";
 import { type Settings, scheduleOf } from "./settings.ts";
+import { assertStorageThere } from "./storage-check.ts";
 
 const startRetryMs = 1_000;
 
@@ -119,9 +119,7 @@ function healthChecks({
     { name: "postgres", check: (signal) => db.ping({ signal }) },
     {
       name: "storage",
-      check: async (signal) => {
-        await storage.isMarkedRemoved({ indexId: randomUUID(), signal });
-      },
+      check: () => assertStorageThere(storage.root),
     },
   ];
 }

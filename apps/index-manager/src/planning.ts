@@ -18,6 +18,7 @@ import {
 import { reportedBuilds } from "./reconcile.ts";
 import { isPlanDue, type Schedule } from "./schedule.ts";
 import type { WantedLists } from "./settings.ts";
+import { assertStorageThere } from "./storage-check.ts";
 
 export interface PlanningDeps extends Pick<LookupDeps, "registry" | "client" | "staticOrigins"> {
   store: TaskStore;
@@ -49,6 +50,8 @@ export async function readPlanState(deps: PlanningDeps, signal: AbortSignal): Pr
     explicit ?? (await db.listStates({ minFaceCount: minFaces, signal })).map((list) => list.listId);
   const openTasks = await store.openTasks(listIds, { signal });
   const listing = await storage.list({ signal });
+  // After the listing: a folder that went away during it must not make every list look unindexed.
+  await assertStorageThere(storage.root);
   const lists = await db.listStates({ listIds, signal });
   const known: Omit<PlanState, "pendingRemovals"> = {
     wantedListIds: explicit,

@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connectSql, freePort, startRedis } from "@lim/local-servers";
@@ -101,6 +101,33 @@ describe("a manager's life", () => {
     } finally {
       await manager.stop();
       await rm(dir, { recursive: true, force: true });
+    }
+  });
+
+  it("plans nothing while the storage is away, tells so, and goes on once it is back", async () => {
+    const root = await mkdtemp(join(tmpdir(), "lim-away-"));
+    try {
+      const manager = await harness.manager({
+        LIM_STORAGE_ROOT: join(root, "storage"),
+        LIM_PLANNING_PERIOD_S: "1",
+      });
+      await rename(join(root, "storage"), join(root, "away"));
+      await harness.list();
+      await manager.process.waitForLine(/planning failed/, { timeoutMs: 15_000 });
+      expect(await manager.api("GET", "/healthcheck")).toMatchObject({
+        status: 503,
+        body: { components: { redis: "ok", postgres: "ok", storage: expect.stringContaining("ENOENT") } },
+      });
+      expect((await harness.store.queue()).count).toBe(0);
+      await rename(join(root, "away"), join(root, "storage"));
+      await eventually(
+        "task planned",
+        async () => ((await harness.store.queue()).count === 1 ? true : undefined),
+        { timeoutMs: 15_000 },
+      );
+    } finally {
+      await harness.clear();
+      await rm(root, { recursive: true, force: true });
     }
   });
 
