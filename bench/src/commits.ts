@@ -1,16 +1,18 @@
 import { randomUUID } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type FacesDb, openFacesDb } from "@lim/faces-db";
-import { startPostgres } from "@lim/local-servers";
+import { reapLeftovers, startPostgres } from "@lim/local-servers";
 
 /**
  * Single-row commits per second on one list: each writer links or unlinks one face a transaction. What it is about is
  * the ratio to one writer, with and without an open snapshot beside: a feed that locks a row to count collapses there.
  */
 const writerCounts = [1, 8, 32];
+/** The server of a run that was killed is ended by the next one. */
+const ledgerDir = join(tmpdir(), "lim-bench-servers");
 const dim = 8;
 const facesPerWriter = 64;
 
@@ -119,9 +121,12 @@ async function main(): Promise<void> {
       fsync: { type: "string", default: "on" },
     },
   });
+  await mkdir(ledgerDir, { recursive: true });
+  await reapLeftovers(ledgerDir);
   const dir = await mkdtemp(join(tmpdir(), "lim-bench-commits-"));
   const server = await startPostgres({
     dir,
+    ledgerDir,
     url: process.env.DATABASE_URL,
     database: "lim_bench",
     settings: { max_connections: "60", fsync: values.fsync },
