@@ -1,4 +1,4 @@
-import { type ErrorBody, LimError, limits, type Task, taskSchema } from "@lim/contracts";
+import { type ErrorBody, LimError, limits, progressSchema, type Task, taskSchema } from "@lim/contracts";
 
 /** A task and its place in the order of creation, which no clock disturbs. */
 export interface TaskRecord {
@@ -37,7 +37,7 @@ export function recordOf(hash: TaskHash): TaskRecord | undefined {
     mode: hash.mode,
     trigger: hash.trigger,
     attempt: Number(hash.attempt),
-    progress: jsonOf(hash.progress),
+    progress: progressOf(hash.progress),
   });
   const order = Number(hash.order);
   return parsed.success && Number.isFinite(order) ? { task: parsed.data, order } : undefined;
@@ -67,6 +67,11 @@ function timeOf(microseconds: string | undefined): string | null {
   const date = new Date(Math.floor(Number(microseconds) / 1000));
   // Text that is no number fails the schema as "".
   return Number.isNaN(date.getTime()) ? "" : date.toISOString();
+}
+
+/** Null where it is not readable (another release may know other phases): a build is to be followed all the same. */
+function progressOf(text: string | undefined): unknown {
+  return progressSchema.safeParse(jsonOf(text)).data ?? null;
 }
 
 function jsonOf(text: string | undefined): unknown {

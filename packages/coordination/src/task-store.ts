@@ -20,6 +20,8 @@ import { errorText, microsecondsOf, recordOf, recordOfPairs, type TaskRecord } f
 const chunkSize = 200;
 /** Tasks that one listing returns at most, and without a `limit`. */
 const maxListedTasks = 10_000;
+/** Unreadable records remembered as told of. */
+const maxNotedUnreadable = 1_000;
 /** How long a build of a task that was removed while it ran is kept from being adopted. */
 const removedMarkTtlMs = 24 * 3_600_000;
 
@@ -74,6 +76,7 @@ class RedisTaskStore implements TaskStore {
   readonly #client: Redis;
   readonly #keys: Keys;
   readonly #log: Log | undefined;
+  readonly #unreadable = new Set<string>();
 
   constructor(client: Redis, keys: Keys, log: Log | undefined) {
     this.#client = client;
@@ -329,9 +332,20 @@ class RedisTaskStore implements TaskStore {
       const id = ids[i] ?? "";
       if (record) records.push(record);
       else if (Object.keys(hash).length === 0) vanished.push(id);
-      else this.#log?.warn({ task_id: id }, "Task record is not readable, left out");
+      else this.#noteUnreadable(id);
     });
     return { records, vanished };
+  }
+
+  /** Records are read every second, so each is told of once; past the limit it begins anew. */
+  #noteUnreadable(id: string): void {
+    if (this.#unreadable.has(id)) return;
+    if (this.#unreadable.size >= maxNotedUnreadable) this.#unreadable.clear();
+    this.#unreadable.add(id);
+    this.#log?.warn(
+      { task_id: id },
+      "Task record is not readable, left out; its list gets no other task until it is removed",
+    );
   }
 
   /** Drops ids that an index held and that have no record. */

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { eventually } from "@lim/testkit";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { Keys } from "../src/keys.ts";
 import type { KeyNames, RedisConnection, TaskStore } from "../src/port.ts";
 import { createTaskStore } from "../src/task-store.ts";
@@ -259,6 +259,21 @@ describe("what Redis lost or others left behind", () => {
     expect(await fixture.raw.zrange(keys.tasks, 0, "-1")).toEqual([kept.taskId]);
     expect(await fixture.raw.zrange(keys.queue, 0, "-1")).toEqual([kept.taskId]);
     expect(await fixture.raw.scard(keys.indexing)).toBe(0);
+  });
+
+  it("reads a running task whose progress another release wrote", async () => {
+    const { taskId, attempt } = await start();
+    await fixture.raw.hset(keys.task(taskId), "progress", '{"phase":"polish"}');
+    expect(await store.indexing()).toMatchObject([{ task_id: taskId, attempt, progress: null }]);
+  });
+
+  it("tells of an unreadable record once, however often it is read", async () => {
+    const log = { debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error: vi.fn() };
+    const { taskId } = await create();
+    await fixture.raw.hset(keys.task(taskId), "create_us", "yesterday");
+    const logging = createTaskStore({ redis, keys: names, log });
+    for (let n = 0; n < 3; n++) await logging.queue();
+    expect(log.warn).toHaveBeenCalledOnce();
   });
 
   it("leaves out a record that is no task, and lists the others (I11)", async () => {
