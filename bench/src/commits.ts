@@ -1,7 +1,9 @@
 import { randomUUID } from "node:crypto";
+import { realpathSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { type FacesDb, openFacesDb } from "@lim/faces-db";
 import { reapLeftovers, startPostgres } from "@lim/local-servers";
@@ -14,6 +16,9 @@ const writerCounts = [1, 8, 32];
 /** The server of a run that was killed is ended by the next one. */
 const ledgerDir = join(tmpdir(), "lim-bench-servers");
 const dim = 8;
+const help = `Usage: node bench/dist/commits.js [options]
+  --duration-ms N  length of each of the six measurements (default 3000)
+  --fsync on|off   of a Postgres that is started here; DATABASE_URL names another (default on)`;
 const facesPerWriter = 64;
 
 export interface CommitsFigure {
@@ -119,8 +124,13 @@ async function main(): Promise<void> {
        * the disk's flush time bounds the commits on one list. "off" shows what the feed itself costs.
        */
       fsync: { type: "string", default: "on" },
+      help: { type: "boolean", default: false },
     },
   });
+  if (values.help) {
+    console.log(help);
+    return;
+  }
   await mkdir(ledgerDir, { recursive: true });
   await reapLeftovers(ledgerDir);
   const dir = await mkdtemp(join(tmpdir(), "lim-bench-commits-"));
@@ -144,4 +154,6 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) await main();
+// import.meta.main is younger than the oldest Node that this runs on.
+if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url))
+  await main();
