@@ -4,6 +4,7 @@ import {
   createLabelLocks,
   createMatchConsumer,
   defaultKeyNames,
+  type MatchConsumer,
   type RedisConnection,
 } from "@lim/coordination";
 import type { FacesDb } from "@lim/faces-db";
@@ -58,7 +59,7 @@ export function createMatcher(deps: MatcherDeps): Matcher {
     renewMs: settings.labelKeyRenewMs,
     log,
   });
-  const metrics = createMetrics(deps.metrics, registry);
+  const metrics = createMetrics(deps.metrics, registry, () => consumer.stats());
   const publisher = new Publisher({ registry, consumer, announcer, log });
   const reconciler = new Reconciler({
     storage,
@@ -101,25 +102,40 @@ export function createMatcher(deps: MatcherDeps): Matcher {
     get ready() {
       return reconciler.ready;
     },
-    async run(signal) {
-      const streams = new AbortController();
-      const consuming = consumer.run((batch) => service.handle(batch), { signal: streams.signal });
-      const loops = Promise.all([
-        reconciler.run(signal),
-        settings.refreshEnabled ? refresher.run(signal) : Promise.resolve(),
-      ]);
-      // Either ends before the signal only by a failure, which ends the process.
-      await Promise.race([consuming, loops, untilAborted(signal)]);
-      await publisher.close();
-      await loops;
-      streams.abort();
-      await consuming;
-      // Not before the last batch: its answers must be written while the consumer still holds their entries.
-      await service.close();
-      await consumer.close();
-      await registry.close();
-    },
+    run: (signal) =>
+      runUntil(signal, {
+        consumer,
+        service,
+        publisher,
+        registry,
+        loops: settings.refreshEnabled ? [reconciler, refresher] : [reconciler],
+      }),
   };
+}
+
+interface Parts {
+  consumer: MatchConsumer;
+  service: MatchService;
+  publisher: Publisher;
+  registry: Registry;
+  loops: readonly { run(signal: AbortSignal): Promise<void> }[];
+}
+
+async function runUntil(signal: AbortSignal, parts: Parts): Promise<void> {
+  const { consumer, service, publisher, registry } = parts;
+  const streams = new AbortController();
+  const consuming = consumer.run((batch) => service.handle(batch), { signal: streams.signal });
+  const loops = Promise.all(parts.loops.map((loop) => loop.run(signal)));
+  // Either ends before the signal only by a failure, which ends the process.
+  await Promise.race([consuming, loops, untilAborted(signal)]);
+  await publisher.close();
+  await loops;
+  streams.abort();
+  await consuming;
+  // Not before the last batch: its answers must be written while the consumer still holds their entries.
+  await service.close();
+  await consumer.close();
+  await registry.close();
 }
 
 function untilAborted(signal: AbortSignal): Promise<void> {

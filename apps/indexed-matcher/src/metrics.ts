@@ -1,3 +1,4 @@
+import type { MatchConsumerStats } from "@lim/coordination";
 import { Counter, Gauge, Histogram, type Registry as MetricRegistry } from "@lim/service-kit";
 import type { IndexState, Registry } from "./registry.ts";
 
@@ -12,8 +13,12 @@ export interface MatcherMetrics {
 
 const states: readonly IndexState[] = ["loading", "serving", "stale", "failed"];
 
-/** Metrics of one matcher; gauges read the registry when they are scraped. */
-export function createMetrics(metrics: MetricRegistry, registry: Registry): MatcherMetrics {
+/** Metrics of one matcher; gauges read the registry, and stream counters the consumer, when they are scraped. */
+export function createMetrics(
+  metrics: MetricRegistry,
+  registry: Registry,
+  streamStats: () => MatchConsumerStats,
+): MatcherMetrics {
   const registers = [metrics];
   const requests = new Counter({
     name: "lim_matcher_requests_total",
@@ -59,6 +64,18 @@ export function createMetrics(metrics: MetricRegistry, registry: Registry): Matc
     help: "Loads of an index that failed, by the error's name",
     labelNames: ["reason"],
     registers,
+  });
+  new Counter({
+    name: "lim_matcher_stream_events_total",
+    help: "Match requests by what the streams' consumer did with them (claimed: another matcher had left them; gone: deleted unanswered)",
+    labelNames: ["event"],
+    registers,
+    collect() {
+      this.reset();
+      const { read, answered, expired, invalid, claimed, gone, deadLettered } = streamStats();
+      const events = { read, answered, expired, invalid, claimed, gone, dead_lettered: deadLettered };
+      for (const [event, count] of Object.entries(events)) this.inc({ event }, count);
+    },
   });
   addGauges(metrics, registry);
   return {

@@ -87,6 +87,7 @@ test("answers over the stream equal the exact search; HTTP tells what is loaded"
   const metrics = await (await fetch(`${matcher.url}/metrics`)).text();
   expect(metrics).toMatch(/lim_matcher_requests_total\{outcome="ok"\} \d+/);
   expect(metrics).toMatch(/lim_matcher_labels\{state="serving"\} [1-9]/);
+  expect(metrics).toMatch(/lim_matcher_stream_events_total\{event="answered"\} [1-9]/);
 });
 
 test("I5, I7: linked, unlinked and replaced faces show at once, in packets of ten, without a failed match", async () => {

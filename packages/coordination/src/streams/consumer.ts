@@ -59,6 +59,7 @@ class StreamMatchConsumer implements MatchConsumer {
     gone: 0,
     failedBatches: 0,
   };
+  #claimedUntold = 0;
   #handle: Handle | undefined;
   #run: Promise<void> | undefined;
   #stop: AbortController | undefined;
@@ -289,6 +290,10 @@ class StreamMatchConsumer implements MatchConsumer {
           }
         }),
       );
+      // Claims of one dead consumer are many, each a moment after the other: told together.
+      if (this.#claimedUntold > 0)
+        this.#log?.info({ entries: this.#claimedUntold }, "abandoned match requests were claimed");
+      this.#claimedUntold = 0;
       await pause(upkeepEveryMs, signal);
     }
   }
@@ -310,11 +315,7 @@ class StreamMatchConsumer implements MatchConsumer {
       });
       this.#stats.gone += gone;
       this.#stats.claimed += entries.length;
-      if (entries.length > 0)
-        this.#log?.info(
-          { label: hold.label, entries: entries.length },
-          "abandoned match requests were claimed",
-        );
+      this.#claimedUntold += entries.length;
       this.#admit(hold, entries);
       this.#pump(hold);
     } finally {
