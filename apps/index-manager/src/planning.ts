@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { BuildRequest } from "@lim/contracts";
 import type { Log, TaskStore } from "@lim/coordination";
-import type { FacesDb } from "@lim/faces-db";
+import type { FacesDb, ListState } from "@lim/faces-db";
 import { type IndexStorage, newestOf, type PublishedIndex, type StorageListing } from "@lim/index-storage";
 import { mapBounded } from "./concurrency.ts";
 import { managerLimits } from "./limits.ts";
@@ -57,7 +57,7 @@ export async function readPlanState(deps: PlanningDeps, signal: AbortSignal): Pr
     wantedListIds: explicit,
     minFaces,
     lists,
-    newest: newestIndexes(deps, listing),
+    newest: newestIndexes(deps, listing, lists),
     indexedLabels: new Set(listing.indexes.map((index) => index.label)),
     openTasks,
     building: new Map(reportedBuilds(indexers).map((build) => [build.listId, build.taskId])),
@@ -71,11 +71,15 @@ export async function readPlanState(deps: PlanningDeps, signal: AbortSignal): Pr
   return { ...known, pendingRemovals: new Map(pending) };
 }
 
-function newestIndexes(deps: PlanningDeps, listing: StorageListing): Map<string, NewestIndex> {
+function newestIndexes(
+  deps: PlanningDeps,
+  listing: StorageListing,
+  lists: readonly ListState[],
+): Map<string, NewestIndex> {
   const newest = new Map<string, NewestIndex>();
-  for (const label of new Set(listing.indexes.map((index) => index.label))) {
-    const index = newestOf(listing, label, deps.build.descriptor_version);
-    if (index) newest.set(label, toNewest(deps.build, index));
+  for (const list of lists) {
+    const index = newestOf(listing, list.listId, deps.build.descriptor_version, list);
+    if (index) newest.set(list.listId, toNewest(deps.build, index));
   }
   return newest;
 }

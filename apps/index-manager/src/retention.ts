@@ -1,5 +1,5 @@
 import type { Log, TaskStore } from "@lim/coordination";
-import type { FacesDb } from "@lim/faces-db";
+import type { FacesDb, ListState } from "@lim/faces-db";
 import type { IndexStorage, PublishedIndex } from "@lim/index-storage";
 import type { ManagerMetrics } from "./metrics.ts";
 
@@ -11,7 +11,9 @@ export interface Removal {
 
 /**
  * Indexes past their retention. Of each label and descriptor version the newest `keepVersions` stay; labels with an
- * open task are left alone, because the task may build upon any of theirs. Pure.
+ * open task are left alone, because the task may build upon any of theirs. Indexes that do not fit their list (another
+ * history, or ahead of it: the database was restored) rank behind those that do, whatever their revision: matchers
+ * serve none of them. Pure.
  */
 export function chooseRemovals(state: {
   /** Newest first within a label, as the storage lists them. */
@@ -20,10 +22,17 @@ export function chooseRemovals(state: {
   openLabels: ReadonlySet<string>;
   /** Labels whose list has been gone for longer than the grace. */
   deletedLabels: ReadonlySet<string>;
+  /** By label, read after the indexes, so that no new index looks ahead of its list. */
+  lists: ReadonlyMap<string, Pick<ListState, "historyId" | "revision">>;
 }): Removal[] {
+  const fits = ({ label, meta }: Pick<PublishedIndex, "label" | "meta">) => {
+    const list = state.lists.get(label);
+    return list === undefined || (meta.history_id === list.historyId && meta.revision <= list.revision);
+  };
+  const ranked = [...state.indexes.filter(fits), ...state.indexes.filter((index) => !fits(index))];
   const kept = new Map<string, number>();
   const removals: Removal[] = [];
-  for (const { indexId, label, meta } of state.indexes) {
+  for (const { indexId, label, meta } of ranked) {
     if (state.openLabels.has(label)) continue;
     if (state.deletedLabels.has(label)) {
       removals.push({ indexId, label, reason: "list deleted" });
@@ -66,8 +75,10 @@ export function createRetention(deps: RetentionDeps): Retention {
       const openLabels = new Set((await store.openTasks(labels, { signal })).keys());
       // Listed again after the records: an index that a task has just built from is then seen with its successor.
       const { indexes } = await storage.list({ signal });
+      const states = await deps.db.listStates({ listIds: labels, signal });
       const removals = chooseRemovals({
         indexes,
+        lists: new Map(states.map((list) => [list.listId, list])),
         keepVersions: deps.keepVersions,
         openLabels,
         deletedLabels,

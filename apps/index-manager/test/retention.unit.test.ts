@@ -28,6 +28,7 @@ describe("chooseRemovals", () => {
             chooseRemovals({
               indexes,
               keepVersions,
+              lists: new Map(),
               openLabels: new Set(open),
               deletedLabels: new Set(deleted),
             }).map((removal) => removal.indexId),
@@ -43,5 +44,24 @@ describe("chooseRemovals", () => {
         },
       ),
     );
+  });
+
+  it("after a restore keeps what fits the list, however high the revisions of the old history are", () => {
+    const index = (indexId: string, history_id: string, revision: number) => ({
+      indexId,
+      label: "a",
+      meta: { descriptor_version: 1, history_id, revision } as IndexMeta,
+    });
+    const removed = (list: { historyId: string; revision: number }) =>
+      chooseRemovals({
+        indexes: [index("old2", "h0", 900), index("old1", "h0", 800), index("new", "h1", 5)],
+        lists: new Map([["a", list]]),
+        keepVersions: 2,
+        openLabels: new Set(),
+        deletedLabels: new Set(),
+      }).map((removal) => removal.indexId);
+    expect(removed({ historyId: "h1", revision: 5 })).toEqual(["old1"]);
+    // The same history, but the database went back: what is ahead of the list goes first.
+    expect(removed({ historyId: "h0", revision: 850 })).toEqual(["new"]);
   });
 });
