@@ -25,7 +25,7 @@ export const defaultFaceModel: FaceModelParams = {
   lookAlikes: [
     { families: 6, share: 0.05 },
     { families: 12, share: 0.12 },
-    { families: 24, share: 0.18 },
+    { families: 24, share: 0.22 },
   ],
 };
 
