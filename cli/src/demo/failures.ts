@@ -7,6 +7,8 @@ import { startLoad } from "./load.ts";
 
 const takeoverLimitMs = defaults.masterLeaseTtlMs + 1_000;
 const loadCallers = 8;
+/** While an index is built on the same two cores: a steady load that leaves it room. */
+const loadCallersWhileBuilding = 2;
 const reloadLimitMs = 60_000;
 /** Beyond the TTL, for the time between two looks. */
 const expiryMarginMs = 1_500;
@@ -48,7 +50,7 @@ export async function checkRebuildAndReload(context: DemoContext): Promise<void>
     plugin: context.indexOnly,
     label,
     probes: source.probesOf(source.medium, 200),
-    callers: loadCallers,
+    callers: loadCallersWhileBuilding,
     onAnswer: ({ indexId }) => answeredBy.set(indexId ?? "", (answeredBy.get(indexId ?? "") ?? 0) + 1),
   });
   let reloaded = false;

@@ -7,10 +7,10 @@ import { type DemoContext, exactMatches, labelOf, oracleOf } from "./context.ts"
 import { perSecond, quantile, startLoad } from "./load.ts";
 import type { Probe } from "./source.ts";
 
-const probeCount = 1_000;
+const probeCount = 500;
 const recallGoal = 0.98;
 const recallLimit = 10;
-const measureMs = 5_000;
+const measureMs = 4_000;
 const throughputCallers = 64;
 const latencyCallers = 8;
 /** Share of rank-1 answers by which the index may fall short of exact search. */

@@ -80,7 +80,7 @@ export async function runDemo(command: DemoCommand): Promise<number> {
 }
 
 function step(text: string): void {
-  console.log(`\n▸ ${text}`);
+  console.log(`\n▸ ${text} (${(performance.now() / 1000).toFixed(0)} s since the start)`);
 }
 
 async function sourceOf(command: DemoCommand): Promise<FaceSource> {
