@@ -1,18 +1,15 @@
-import { defaults, engineNameSchema, limits, uuidSchema } from "@lim/contracts";
-import { describeSettings, loadSettings } from "@lim/service-kit";
+import { defaults, engineNameSchema, uuidSchema } from "@lim/contracts";
+import {
+  commonSettings,
+  describeSettings,
+  descriptorSettings,
+  flag,
+  listenSettings,
+  loadSettings,
+  wholeNumber,
+} from "@lim/service-kit";
 import { z } from "zod";
 import { cronFault, isTimeZone, type Schedule } from "./schedule.ts";
-
-const int = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
-const flag = z.stringbool({ truthy: ["true", "1"], falsy: ["false", "0"] });
-
-const addressSchema = (...protocols: string[]) =>
-  z
-    .string()
-    .refine(
-      (text) => URL.canParse(text) && protocols.includes(new URL(text).protocol),
-      `must be an address that begins with ${protocols.map((name) => `${name}//`).join(" or ")}`,
-    );
 
 export type WantedLists = { kind: "dynamic" } | { kind: "lists"; listIds: string[] };
 
@@ -46,25 +43,9 @@ const cronSchema = z.string().superRefine((text, context) => {
 });
 
 export const settingsShape = {
-  redisUrl: {
-    env: "REDIS_URL",
-    schema: addressSchema("redis:", "rediss:").describe("Redis with maxmemory-policy noeviction"),
-    secret: true,
-  },
-  databaseUrl: {
-    env: "DATABASE_URL",
-    schema: addressSchema("postgres:", "postgresql:").describe("Postgres with the faces"),
-    secret: true,
-  },
-  storageRoot: {
-    env: "LIM_STORAGE_ROOT",
-    schema: z.string().describe("Folder of the index storage, shared with indexers and matchers"),
-  },
-  host: { env: "LIM_MANAGER_HOST", schema: z.string().default("0.0.0.0").describe("Address to listen on") },
-  port: {
-    env: "LIM_MANAGER_PORT",
-    schema: int(0, 65_535).default(defaults.managerPort).describe("Port to listen on; 0 takes a free one"),
-  },
+  ...commonSettings,
+  ...descriptorSettings,
+  ...listenSettings("LIM_MANAGER", defaults.managerPort),
   masterLock: {
     env: "LIM_MANAGER_MASTER_LOCK",
     schema: z
@@ -75,11 +56,11 @@ export const settingsShape = {
   },
   leaseTtlMs: {
     env: "LIM_MANAGER_LEASE_TTL_MS",
-    schema: int(500, 600_000).default(defaults.masterLeaseTtlMs).describe("The master's lease"),
+    schema: wholeNumber(500, 600_000).default(defaults.masterLeaseTtlMs).describe("The master's lease"),
   },
   planningPeriodS: {
     env: "LIM_PLANNING_PERIOD_S",
-    schema: int(1, 31_536_000).default(3_600).describe("Seconds between plans"),
+    schema: wholeNumber(1, 31_536_000).default(3_600).describe("Seconds between plans"),
   },
   planningSchedule: {
     env: "LIM_PLANNING_SCHEDULE",
@@ -95,7 +76,7 @@ export const settingsShape = {
   },
   planningSettleMs: {
     env: "LIM_PLANNING_SETTLE_MS",
-    schema: int(0, 600_000)
+    schema: wholeNumber(0, 600_000)
       .default(5_000)
       .describe(
         "Wait before the first plan of a master that finds none in Redis (first start, or Redis was emptied): indexers that are building register within it and their builds are taken over, not planned twice. Keep it above a third of the indexers' LIM_INDEXER_TTL_MS",
@@ -103,7 +84,7 @@ export const settingsShape = {
   },
   lookupPeriodMs: {
     env: "LIM_LOOKUP_PERIOD_MS",
-    schema: int(50, 60_000).default(1_000).describe("Pause between looks at the indexers"),
+    schema: wholeNumber(50, 60_000).default(1_000).describe("Pause between looks at the indexers"),
   },
   wanted: {
     env: "LIM_LISTS",
@@ -114,7 +95,9 @@ export const settingsShape = {
   },
   minIndexingListSize: {
     env: "LIM_MIN_INDEXING_LIST_SIZE",
-    schema: int(1, Number.MAX_SAFE_INTEGER).default(50_000).describe("Faces that make a list worth an index"),
+    schema: wholeNumber(1, Number.MAX_SAFE_INTEGER)
+      .default(50_000)
+      .describe("Faces that make a list worth an index"),
   },
   rebuildDefault: {
     env: "LIM_REBUILD_DEFAULT",
@@ -122,7 +105,7 @@ export const settingsShape = {
   },
   maxRemovalForRebuild: {
     env: "LIM_MAX_REMOVAL_FOR_REBUILD",
-    schema: int(0, Number.MAX_SAFE_INTEGER)
+    schema: wholeNumber(0, Number.MAX_SAFE_INTEGER)
       .default(0)
       .describe("More removals than this since the last full build ask for another; 0: never"),
   },
@@ -145,48 +128,33 @@ export const settingsShape = {
     env: "LIM_ENGINE",
     schema: engineNameSchema.default("hnswlib").describe("Engine of new indexes"),
   },
-  m: { env: "LIM_M", schema: int(2, 100).default(defaults.m).describe("Neighbours of a node") },
+  m: { env: "LIM_M", schema: wholeNumber(2, 100).default(defaults.m).describe("Neighbours of a node") },
   efConstruction: {
     env: "LIM_EF_CONSTRUCTION",
-    schema: int(10, 2_000).default(defaults.efConstruction).describe("Width of the search while building"),
-  },
-  descriptorVersion: {
-    env: "LIM_DESCRIPTOR_VERSION",
-    schema: int(0, 2 ** 31 - 1)
-      .default(defaults.descriptorVersion)
-      .describe("Version that is indexed and served"),
-  },
-  descriptorDim: {
-    env: "LIM_DESCRIPTOR_DIM",
-    schema: int(limits.minDim, limits.maxDim).default(defaults.descriptorDim).describe("Its dimensions"),
+    schema: wholeNumber(10, 2_000)
+      .default(defaults.efConstruction)
+      .describe("Width of the search while building"),
   },
   keepVersions: {
     env: "LIM_KEEP_VERSIONS",
-    schema: int(1, 1_000).default(2).describe("Indexes kept of a list, the newest included"),
+    schema: wholeNumber(1, 1_000).default(2).describe("Indexes kept of a list, the newest included"),
   },
   keepTasks: {
     env: "LIM_KEEP_TASKS",
     // Half of what one listing of the task store can see, so that what is past it is always in sight.
-    schema: int(1, 5_000).default(5_000).describe("Finished and failed tasks kept, newest first"),
+    schema: wholeNumber(1, 5_000).default(5_000).describe("Finished and failed tasks kept, newest first"),
   },
   retentionPeriodMs: {
     env: "LIM_RETENTION_PERIOD_MS",
-    schema: int(100, 86_400_000)
+    schema: wholeNumber(100, 86_400_000)
       .default(60_000)
       .describe("Pause between removals of what is past its retention"),
   },
   deletedListGraceS: {
     env: "LIM_DELETED_LIST_GRACE_S",
-    schema: int(0, 31_536_000)
+    schema: wholeNumber(0, 31_536_000)
       .default(3_600)
       .describe("How long indexes of a deleted list stay, as seen by one master"),
-  },
-  logLevel: {
-    env: "LOG_LEVEL",
-    schema: z
-      .enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"])
-      .default("info")
-      .describe("Least level that is logged"),
   },
 };
 

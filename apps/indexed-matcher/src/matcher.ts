@@ -75,7 +75,7 @@ export function createMatcher(deps: MatcherDeps): Matcher {
     log,
     periodMs: settings.reloadPeriodMs,
     descriptorVersion: settings.descriptorVersion,
-    dim: settings.dim,
+    dim: settings.descriptorDim,
   });
   const wakeReconciler = () => reconciler.wake();
   const refresher = new Refresher({
@@ -94,7 +94,7 @@ export function createMatcher(deps: MatcherDeps): Matcher {
     log,
     efSearch: settings.efSearch,
     descriptorVersion: settings.descriptorVersion,
-    dim: settings.dim,
+    dim: settings.descriptorDim,
     ...(settings.refreshEnabled ? { requestRefresh: () => refresher.wake() } : {}),
     onEngineFailed: wakeReconciler,
   });

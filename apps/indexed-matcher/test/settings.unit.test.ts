@@ -2,7 +2,11 @@ import { defaults } from "@lim/contracts";
 import { expect, test } from "vitest";
 import { readSettings, settingsHelp } from "../src/settings.ts";
 
-const required = { DATABASE_URL: "postgres://u:p@db/lim", LIM_STORAGE_ROOT: "/indexes" };
+const required = {
+  REDIS_URL: "redis://127.0.0.1:6379",
+  DATABASE_URL: "postgres://u:p@db/lim",
+  LIM_STORAGE_ROOT: "/indexes",
+};
 
 test("defaults are those of the design", () => {
   const settings = readSettings({ ...required, VL_LIM_MATCHER_HOST: "matcher-3" });
@@ -24,6 +28,7 @@ test("defaults are those of the design", () => {
 test("faults are told together and by name", () => {
   const env = { LIM_REFRESH_ENABLED: "maybe", LIM_LABEL_KEY_TTL_MS: "1000", VL_LIM_MATCHER_HOST: "a|b" };
   for (const name of [
+    "REDIS_URL",
     "DATABASE_URL",
     "LIM_STORAGE_ROOT",
     "LIM_REFRESH_ENABLED",

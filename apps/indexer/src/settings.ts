@@ -1,5 +1,12 @@
 import { defaults } from "@lim/contracts";
-import { describeSettings, guessHost, loadSettings } from "@lim/service-kit";
+import {
+  commonSettings,
+  describeSettings,
+  guessHost,
+  listenSettings,
+  loadSettings,
+  wholeNumber,
+} from "@lim/service-kit";
 import { z } from "zod";
 import { physicalMemoryBytes } from "./memory.ts";
 import { mebibyte } from "./preflight.ts";
@@ -7,43 +14,9 @@ import { mebibyte } from "./preflight.ts";
 /** Share of the machine's memory that a build may take where no limit is set. */
 const defaultMemoryShare = 0.8;
 
-const addressSchema = (...protocols: string[]) =>
-  z
-    .string()
-    .refine(
-      (text) => URL.canParse(text) && protocols.includes(new URL(text).protocol),
-      `must begin with ${protocols.map((name) => `${name}//`).join(" or ")}`,
-    );
-
 const shape = {
-  redisUrl: {
-    env: "REDIS_URL",
-    secret: true,
-    schema: addressSchema("redis:", "rediss:").describe("Redis, where this indexer registers itself"),
-  },
-  databaseUrl: {
-    env: "DATABASE_URL",
-    secret: true,
-    schema: addressSchema("postgres:", "postgresql:").describe("Postgres with the lists and faces"),
-  },
-  storageRoot: {
-    env: "LIM_STORAGE_ROOT",
-    schema: z.string().min(1).describe("folder of the index storage, shared with managers and matchers"),
-  },
-  host: {
-    env: "LIM_INDEXER_HOST",
-    schema: z.string().min(1).default("0.0.0.0").describe("address to listen on"),
-  },
-  port: {
-    env: "LIM_INDEXER_PORT",
-    schema: z.coerce
-      .number()
-      .int()
-      .min(0)
-      .max(65_535)
-      .default(defaults.indexerPort)
-      .describe("port to listen on; 0 takes a free one"),
-  },
+  ...commonSettings,
+  ...listenSettings("LIM_INDEXER", defaults.indexerPort),
   origin: {
     env: "LIM_INDEXER_ORIGIN",
     schema: z
@@ -54,13 +27,9 @@ const shape = {
   },
   registrationTtlMs: {
     env: "LIM_INDEXER_TTL_MS",
-    schema: z.coerce
-      .number()
-      .int()
-      .min(500)
-      .max(600_000)
+    schema: wholeNumber(500, 600_000)
       .default(10_000)
-      .describe("milliseconds until the registration of a dead indexer expires"),
+      .describe("Milliseconds until the registration of a dead indexer expires"),
   },
   memoryLimitMb: {
     env: "LIM_BUILD_MEMORY_LIMIT_MB",
@@ -69,24 +38,13 @@ const shape = {
       .int()
       .min(1)
       .optional()
-      .describe("resident MiB at which a build is ended; 80 % of the memory where not set"),
+      .describe("Resident MiB at which a build is ended; 80 % of the memory where not set"),
   },
   drainTimeoutMs: {
     env: "LIM_DRAIN_TIMEOUT_MS",
-    schema: z.coerce
-      .number()
-      .int()
-      .min(0)
-      .max(86_400_000)
+    schema: wholeNumber(0, 86_400_000)
       .default(20_000)
-      .describe("milliseconds that a running build gets to finish at shutdown before it is cancelled"),
-  },
-  logLevel: {
-    env: "LOG_LEVEL",
-    schema: z
-      .enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"])
-      .default("info")
-      .describe("least level that is logged"),
+      .describe("Milliseconds that a running build gets to finish at shutdown before it is cancelled"),
   },
 } as const;
 

@@ -1,6 +1,13 @@
 // Metrics of services are made with these, so that all of them land in the registry that /metrics prints.
 export type { Logger } from "pino";
 export { Counter, Gauge, Histogram, Registry } from "prom-client";
+export {
+  commonSettings,
+  descriptorSettings,
+  flag,
+  listenSettings,
+  wholeNumber,
+} from "./common-settings.ts";
 export { guessHost } from "./host.ts";
 export { createHttpApp } from "./http-app.ts";
 export { errorComponent, errorResponses } from "./http-errors.ts";

@@ -1,0 +1,72 @@
+import { defaults, limits } from "@lim/contracts";
+import { z } from "zod";
+
+/** A whole number from `min` to `max`, from its text. */
+export const wholeNumber = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+
+/** `true` or `false`, also 1 or 0. */
+export const flag = z.stringbool({ truthy: ["true", "1"], falsy: ["false", "0"] });
+
+const address = (...protocols: string[]) =>
+  z
+    .string()
+    .refine(
+      (text) => URL.canParse(text) && protocols.includes(new URL(text).protocol),
+      `must begin with ${protocols.map((name) => `${name}//`).join(" or ")}`,
+    );
+
+/** What every service needs: one spelling, one check, one place. */
+export const commonSettings = {
+  redisUrl: {
+    env: "REDIS_URL",
+    secret: true,
+    schema: address("redis:", "rediss:").describe("Redis with maxmemory-policy noeviction"),
+  },
+  databaseUrl: {
+    env: "DATABASE_URL",
+    secret: true,
+    schema: address("postgres:", "postgresql:").describe("Postgres with the lists and faces"),
+  },
+  storageRoot: {
+    env: "LIM_STORAGE_ROOT",
+    schema: z.string().min(1).describe("Folder of the index storage, one for all services"),
+  },
+  logLevel: {
+    env: "LOG_LEVEL",
+    schema: z
+      .enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"])
+      .default("info")
+      .describe("Least level that is logged"),
+  },
+} as const;
+
+/** The descriptors that a deployment indexes and serves. */
+export const descriptorSettings = {
+  descriptorVersion: {
+    env: "LIM_DESCRIPTOR_VERSION",
+    // The wire format has 32 bits, Postgres' integer 31.
+    schema: wholeNumber(0, 2 ** 31 - 1)
+      .default(defaults.descriptorVersion)
+      .describe("Descriptor version that is indexed and served"),
+  },
+  descriptorDim: {
+    env: "LIM_DESCRIPTOR_DIM",
+    schema: wholeNumber(limits.minDim, limits.maxDim)
+      .default(defaults.descriptorDim)
+      .describe("Dimensions of a descriptor"),
+  },
+} as const;
+
+/** Where a service listens: `<prefix>_HOST` and `<prefix>_PORT`. */
+export function listenSettings(prefix: string, defaultPort: number) {
+  return {
+    host: {
+      env: `${prefix}_HOST`,
+      schema: z.string().min(1).default("0.0.0.0").describe("Address to listen on"),
+    },
+    port: {
+      env: `${prefix}_PORT`,
+      schema: wholeNumber(0, 65_535).default(defaultPort).describe("Port to listen on; 0 takes a free one"),
+    },
+  } as const;
+}
