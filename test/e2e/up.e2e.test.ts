@@ -86,6 +86,14 @@ test("import, index, match and list by the printed settings", async () => {
   expect((await lim(["indexes"], env)).stdout).toContain(`${indexId}  ${listId}  600`);
 });
 
+test("a service that was killed is started again, at its place", async () => {
+  const [, url, pid] = /indexed-matcher-1 +(http\S+) +\(process (\d+)\)/.exec(stack.lines.join("\n")) ?? [];
+  process.kill(Number(pid), "SIGKILL");
+  await stack.waitForLine(/indexed-matcher-1 runs again/, { timeoutMs: 20_000 });
+  const ready = await eventually("it is ready", async () => (await fetch(`${url}/readyz`)).ok || undefined);
+  expect(ready).toBe(true);
+});
+
 test("errors name their cause and remedy", async () => {
   const missing = await lim(["match", "--list", "nobody", "--face", faceIdOf("up", 1)], env);
   expect(missing.code).toBe(1);
@@ -100,7 +108,8 @@ test("errors name their cause and remedy", async () => {
 
 test("Ctrl-C stops every process; the next start has faces and indexes again", async () => {
   const pids = pidsOf(stack.lines);
-  expect(pids.length).toBe(6);
+  // Six services, and the one that was started again.
+  expect(pids.length).toBe(7);
   stack.kill("SIGINT");
   expect(await stack.exited).toBe(0);
   for (const pid of pids) expect(await isProcessRunning(pid)).toBe(false);

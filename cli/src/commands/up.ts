@@ -22,6 +22,11 @@ const instances: readonly { kind: ServiceKind; port: number }[] = [
   { kind: "indexed-matcher", port: defaults.matcherPort + 1 },
 ];
 
+/** A service that ends more often than this within the window is not started again: the stack stops with its last words. */
+const maxRestarts = 5;
+const restartWindowMs = 60_000;
+const quotedLines = 10;
+
 export interface UpCommand {
   settings: CliSettings;
   minIndexingListSize: number | undefined;
@@ -64,17 +69,11 @@ export async function runUp({
     };
     for (const [index, { kind, port }] of instances.entries()) {
       signal.throwIfAborted();
-      services.push(
-        await startService(servers, {
-          kind,
-          name: `${kind}-${(index % 2) + 1}`,
-          port: freePorts ? 0 : port,
-          env,
-        }),
-      );
+      const name = `${kind}-${(index % 2) + 1}`;
+      services.push(await startService(servers, { kind, name, port: freePorts ? 0 : port, env }));
     }
     printHowTo(servers, services, settings);
-    await waitUntilOver(services, signal);
+    await superviseAll(servers, services, env, signal);
     return 0;
   } finally {
     console.log("stopping …");
@@ -83,22 +82,56 @@ export async function runUp({
   }
 }
 
-/** Ends with the signal; a service that ends by itself is an error with its last words. */
-async function waitUntilOver(services: readonly Service[], signal: AbortSignal): Promise<void> {
-  const aborted = new Promise<void>((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
+/** Starts services that ended by themselves again, until the signal fires or one of them ends too often. */
+async function superviseAll(
+  servers: Servers,
+  services: Service[],
+  env: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+): Promise<void> {
+  // Who gives up must also keep the others from being started again while everything is stopped.
+  const givenUp = new AbortController();
+  const over = AbortSignal.any([signal, givenUp.signal]);
+  const slots = services.map((_, slot) =>
+    supervise(servers, services, slot, env, over).catch((error: unknown) => {
+      givenUp.abort(error);
+      throw error;
+    }),
+  );
+  for (const end of await Promise.allSettled(slots)) if (end.status === "rejected") throw end.reason;
+}
+
+async function supervise(
+  servers: Servers,
+  services: Service[],
+  slot: number,
+  env: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+): Promise<void> {
+  const stopped = new Promise<"stopped">((resolve) => {
+    if (signal.aborted) resolve("stopped");
+    else signal.addEventListener("abort", () => resolve("stopped"), { once: true });
   });
-  const died = services.map(async (service) => {
-    const how = await service.process.exited;
+  let endedMs: number[] = [];
+  for (;;) {
+    const service = services[slot];
+    if (service === undefined) return;
+    const how = await Promise.race([service.process.exited, stopped]);
     if (signal.aborted) return;
-    throw new LimError(
-      "internal",
-      `${service.name} ended (${how}). Its last lines:\n${service.process.lines.slice(-10).join("\n")}`,
-    );
-  });
-  await Promise.race([aborted, ...died]);
-  for (const pending of died) pending.catch(() => undefined);
+    const { name, kind, url, process } = service;
+    const lastWords = process.lines.slice(-quotedLines).join("\n");
+    endedMs = [...endedMs.filter((ms) => performance.now() - ms < restartWindowMs), performance.now()];
+    if (endedMs.length > maxRestarts)
+      throw new LimError(
+        "internal",
+        `${name} ended ${endedMs.length} times within ${restartWindowMs / 1000} s, last with ${how}:\n${lastWords}`,
+      );
+    console.error(`${name} ended (${how}), its last lines:\n${lastWords}`);
+    await servers.ledger.forget(process.pid);
+    const again = await startService(servers, { kind, name, port: Number(new URL(url).port), env });
+    services[slot] = again;
+    console.error(`${name} runs again (process ${again.process.pid})`);
+  }
 }
 
 function printHowTo(servers: Servers, services: readonly Service[], settings: CliSettings): void {

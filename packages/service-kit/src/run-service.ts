@@ -2,11 +2,14 @@ import { writeSync } from "node:fs";
 import { isLimError, LimError } from "@lim/contracts";
 import { createLogger } from "./logger.ts";
 
+/** Ctrl-C arrives twice where npm or a supervisor passes on what the terminal has delivered already. */
+const sameSignalMs = 500;
+
 const exitCodes = { ok: 0, failed: 1, badSettings: 2, forced: 3 } as const;
 
 /**
- * Runs a service's `main`: `--help`, `--version`; SIGTERM and SIGINT abort the signal once, a second one or
- * `forceAfterMs` exits at once with code 3; a failure is logged with its cause and remedy, exit code 1 (2 for bad
+ * Runs a service's `main`: `--help`, `--version`; SIGTERM and SIGINT abort the signal once, one that comes half a second
+ * later or more, or `forceAfterMs`, exits at once with code 3; a failure is logged with its cause and remedy, exit code 1 (2 for bad
  * settings or arguments). Ends the process when `main` has returned.
  */
 export async function runService(options: {
@@ -48,11 +51,14 @@ export async function runService(options: {
 
 function abortOnSignals(forceAfterMs: number, log: ReturnType<typeof createLogger>): AbortSignal {
   const stop = new AbortController();
+  let firstMs = 0;
   const onSignal = (name: NodeJS.Signals) => {
     if (stop.signal.aborted) {
+      if (performance.now() - firstMs < sameSignalMs) return;
       log.warn({ signal: name }, "second signal, exiting at once");
       process.exit(exitCodes.forced);
     }
+    firstMs = performance.now();
     log.info({ signal: name }, "stopping");
     setTimeout(() => {
       log.error({ force_after_ms: forceAfterMs }, "did not stop in time, exiting");

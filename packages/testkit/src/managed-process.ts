@@ -56,6 +56,8 @@ export function startProcess(options: {
     {
       env: { ...process.env, ...options.env },
       stdio: ["ignore", "pipe", "pipe"],
+      // A session of its own: Ctrl-C in a terminal reaches who started it, and that one decides.
+      detached: true,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     },
   );

@@ -108,7 +108,7 @@ export async function startService(
   }
 }
 
-/** Matchers and managers first, then indexers (which may finish a build), then the servers. Never throws. */
+/** All services at once (an indexer may finish its build), then the servers. Never throws. */
 export async function stopAll(services: readonly Service[], servers: Servers | undefined): Promise<void> {
   await Promise.allSettled(
     services.map(async ({ process }) => {
