@@ -20,21 +20,32 @@ export function createProgressBoard(stream: NodeJS.WriteStream = process.stderr)
   return stream.isTTY ? terminalBoard(stream) : plainBoard(stream);
 }
 
+/** Time left at the mean rate so far, which settles sooner than that of the last few updates. */
+function timeLeft(done: number, total: number, startedMs: number): string {
+  if (done <= 0) return "…";
+  const seconds = Math.ceil(((performance.now() - startedMs) / 1000) * ((total - done) / done));
+  return seconds >= 60
+    ? `${Math.floor(seconds / 60)}m${String(seconds % 60).padStart(2, "0")}s`
+    : `${seconds}s`;
+}
+
 function terminalBoard(stream: NodeJS.WriteStream): ProgressBoard {
   const bars = new MultiBar(
     {
       stream,
       hideCursor: true,
       clearOnComplete: false,
-      format: `  {name} {bar} {percentage}% · {value}/{total} {unit} · eta {eta_formatted} {note}`,
+      format: "  {name} {bar} {percentage}% · {value}/{total} {unit} {note}",
     },
     Presets.shades_classic,
   );
   return {
     add(name, total, unit) {
+      const startedMs = performance.now();
       const bar = bars.create(Math.max(total, 1), 0, { name: name.padEnd(nameWidth), unit, note: "" });
       return {
-        update: (done, note = "") => bar.update(done, { note }),
+        update: (done, note = "") =>
+          bar.update(done, { note: `· ${timeLeft(done, bar.getTotal(), startedMs)} left ${note}` }),
         setTotal: (next) => bar.setTotal(Math.max(next, 1)),
         finish: (note = "") => {
           bar.update(bar.getTotal(), { note });
