@@ -1,4 +1,5 @@
-import { open, stat } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { constants, open, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type IndexMeta, indexMetaFormatVersion, indexMetaSchema, LimError } from "@lim/contracts";
 import { exists, isMissing, storageError } from "./files.ts";
@@ -6,15 +7,27 @@ import { dataFiles, fileNames, type Layout, storageLimits } from "./layout.ts";
 import type { PublishedIndex } from "./port.ts";
 
 async function readBounded(path: string): Promise<string> {
-  const handle = await open(path, "r");
+  // Without waiting: opening a pipe that lies there would otherwise hold one of the process' few file threads for ever.
+  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
-    const { size } = await handle.stat();
+    const found = await handle.stat();
+    if (!found.isFile()) throw new LimError("index_refused", `${fileNames.meta} is no file`);
+    const { size } = found;
     if (size > storageLimits.maxMetaBytes)
       throw new LimError("index_refused", `${fileNames.meta} has ${size} bytes, too many`);
     return await handle.readFile("utf8");
   } finally {
     await handle.close();
   }
+}
+
+function metaDigest(fields: object): string {
+  return createHash("sha256").update(JSON.stringify(fields)).digest("hex");
+}
+
+/** Text of meta.json, sealed by a hash of its own. */
+export function formatMeta(meta: Omit<IndexMeta, "meta_sha256">): string {
+  return `${JSON.stringify({ ...meta, meta_sha256: metaDigest(meta) }, undefined, 2)}\n`;
 }
 
 /** Validates the text of meta.json against its format and the folder that holds it. Throws `index_refused`. */
@@ -39,7 +52,10 @@ export function parseMeta(text: string, label: string, indexId: string): IndexMe
       `${fileNames.meta} is corrupt: ${issue?.path.join(".") ?? ""} ${issue?.message ?? ""}`,
     );
   }
-  const meta = parsed.data;
+  const { meta_sha256: sealed, ...meta } = parsed.data;
+  const { meta_sha256: _, ...fields } = json as Record<string, unknown>;
+  if (sealed !== undefined && sealed !== metaDigest(fields))
+    throw new LimError("index_refused", `${fileNames.meta} is corrupt: its hash differs`);
   if (meta.index_id !== indexId || meta.label !== label)
     throw new LimError(
       "index_refused",

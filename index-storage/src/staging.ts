@@ -15,7 +15,7 @@ import {
   writeDurably,
 } from "./files.ts";
 import { dataFiles, fileNames, isFolderId, type Layout, storageLimits } from "./layout.ts";
-import { readPublished } from "./meta.ts";
+import { formatMeta, readPublished } from "./meta.ts";
 import { type LoadAdapter, loadVerified, verifyPublished } from "./opening.ts";
 import type { PublishedIndex, StagedContent, Staging } from "./port.ts";
 import { verifyReopened } from "./probe.ts";
@@ -262,7 +262,7 @@ class StagedAttempt implements Staging {
   private async reveal(meta: IndexMeta, signal: AbortSignal | undefined): Promise<PublishedIndex> {
     const { layout } = this.context;
     const folder = layout.index(this.label, this.indexId);
-    await writeDurably(join(this.work, fileNames.meta), `${JSON.stringify(meta, undefined, 2)}\n`);
+    await writeDurably(join(this.work, fileNames.meta), formatMeta(meta));
     await syncPath(this.work);
     await this.assertNoForeignLabel();
     await assertNotRemoved(layout, this.indexId);

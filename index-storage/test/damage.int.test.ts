@@ -1,4 +1,14 @@
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
@@ -50,7 +60,7 @@ describe("format version 1", () => {
         bytes[at] = (bytes[at] ?? 0) ^ (1 << (at % 8));
         writeFileSync(path, bytes);
         if (name === "meta.json") {
-          // A changed byte of a free field (a time, a rate) is a valid meta of the same files.
+          // This file is older than the hash of meta: a changed byte of a free field makes a valid meta of the same files.
           const outcome = await storage.verify({ label, indexId }).catch((error: unknown) => error);
           if (outcome instanceof Error) expect(outcome).toMatchObject({ errorName: "index_refused" });
           continue;
@@ -63,6 +73,44 @@ describe("format version 1", () => {
     expect(loads()).toBe(0);
     await (await storage.open({ label, indexId })).keyed.close();
     expect(loads()).toBe(1);
+  });
+
+  it("I2: every changed bit of meta.json is refused, or changes white space only", async () => {
+    const { storage } = await openCounted(tempFolder());
+    const built = await build(40);
+    const published = await publish(storage, built, { label, indexId, revision: 42 });
+    await built.close();
+    const path = join(storage.root, label, indexId, "meta.json");
+    const whole = readFileSync(path);
+    for (let at = 0; at < whole.length; at++) {
+      const bytes = Buffer.from(whole);
+      bytes[at] = (bytes[at] ?? 0) ^ (1 << (at % 8));
+      writeFileSync(path, bytes);
+      const found = await storage.find({ label, indexId }).catch((error: unknown) => error);
+      if (found instanceof Error) expect(found).toMatchObject({ errorName: "index_refused" });
+      else expect(found).toEqual(published);
+    }
+    writeFileSync(path, whole.toString().replace('"revision": 42', '"revision": 43'));
+    await expect(storage.open({ label, indexId })).rejects.toMatchObject({
+      errorName: "index_refused",
+      detail: expect.stringMatching(/meta.json is corrupt: its hash differs/),
+    });
+  });
+
+  it("I2, I11: a meta.json that is a pipe, a device or a folder is refused, and holds nobody up", async () => {
+    const { storage, folder } = await goldenRoot();
+    const path = join(folder, "meta.json");
+    const makers = [
+      () => execFileSync("mkfifo", [path]),
+      () => symlinkSync("/dev/zero", path),
+      () => mkdirSync(path),
+    ];
+    for (const make of makers) {
+      rmSync(path, { recursive: true });
+      make();
+      expect((await storage.list()).refused).toMatchObject([{ indexId, reason: "meta.json is no file" }]);
+      await expect(storage.open({ label, indexId })).rejects.toMatchObject({ errorName: "index_refused" });
+    }
   });
 
   it("I2: truncated, extended, missing and swapped files and foreign folders are refused, each with its reason", async () => {

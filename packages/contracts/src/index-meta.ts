@@ -58,5 +58,10 @@ export const indexMetaSchema = z.strictObject({
   }),
   recall: z.strictObject({ k: z.int().positive(), sampled: z.number().min(0).max(1) }),
   files: z.strictObject({ "index.dat": fileEntrySchema, "ids.dat": fileEntrySchema }),
+  /**
+   * Of the JSON text of all other fields, in the file's order and without white space: a flipped digit of the revision
+   * would pass for another revision. Absent in the first files of this format.
+   */
+  meta_sha256: sha256Schema.optional(),
 });
 export type IndexMeta = z.infer<typeof indexMetaSchema>;
