@@ -5,6 +5,7 @@ import { type EngineName, type IndexMeta, LimError } from "@lim/contracts";
 import { createKeyedIndex, type EngineAdapter, type KeyedIndex } from "@lim/vector-index";
 import { digestFile, exists, type FileDigest, isMissing, namesIn, storageError } from "./files.ts";
 import { dataFiles, fileNames, type Layout, storageLimits } from "./layout.ts";
+import { isMarked } from "./marks.ts";
 import { readPublished } from "./meta.ts";
 import type { OpenedIndex } from "./port.ts";
 import { removedPositions, samplePositions, selfFoundShare } from "./probe.ts";
@@ -51,7 +52,7 @@ function assertDigest(name: string, found: FileDigest, expected: FileDigest): vo
 }
 
 async function published(layout: Layout, label: string, indexId: string) {
-  if (await exists(layout.mark(indexId))) throw new LimError("not_found", `index ${indexId} was removed`);
+  if (await isMarked(layout, indexId)) throw new LimError("not_found", `index ${indexId} was removed`);
   const found = await readPublished(layout, label, indexId);
   if (!found) throw new LimError("not_found", `no index ${indexId} under label ${label}`);
   return found;

@@ -15,6 +15,7 @@ import {
   writeDurably,
 } from "./files.ts";
 import { dataFiles, fileNames, isFolderId, type Layout, storageLimits } from "./layout.ts";
+import { isMarked } from "./marks.ts";
 import { formatMeta, readPublished } from "./meta.ts";
 import { type LoadAdapter, loadVerified, verifyPublished } from "./opening.ts";
 import type { PublishedIndex, StagedContent, Staging } from "./port.ts";
@@ -56,7 +57,7 @@ function alreadyThere(thrown: unknown): boolean {
 }
 
 async function assertNotRemoved(layout: Layout, indexId: string): Promise<void> {
-  if (await exists(layout.mark(indexId)))
+  if (await isMarked(layout, indexId))
     throw new LimError("build_cancelled", `index ${indexId} was removed or cancelled`);
 }
 

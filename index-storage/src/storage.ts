@@ -2,8 +2,9 @@ import { randomUUID } from "node:crypto";
 import { rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { isLimError, LimError } from "@lim/contracts";
-import { assertLive, exists, isMissing, namesIn, storageError, syncPath, writeDurably } from "./files.ts";
+import { assertLive, exists, isMissing, namesIn, storageError } from "./files.ts";
 import { folderId, isFolderId, type Layout } from "./layout.ts";
+import { assertThere, isMarked, mark, markNames } from "./marks.ts";
 import { readPublished } from "./meta.ts";
 import { type LoadAdapter, openPublished, verifyPublished } from "./opening.ts";
 import type { CollectReport, IndexStorage, PublishedIndex, StorageListing } from "./port.ts";
@@ -47,7 +48,7 @@ export function createStorage(context: StorageContext): IndexStorage {
     find: ({ indexId, label, signal }) =>
       guarded("looking for an index", async () => {
         const id = folderId("index id", indexId);
-        if (await exists(layout.mark(id))) return undefined;
+        if (await isMarked(layout, id)) return undefined;
         const labels = label === undefined ? await namesIn(layout.root) : [folderId("label", label)];
         for (const candidate of labels) {
           assertLive(signal);
@@ -81,14 +82,9 @@ export function createStorage(context: StorageContext): IndexStorage {
         await mark(layout, folderId("index id", indexId));
       }),
     isMarkedRemoved: ({ indexId }) =>
-      guarded("looking for a mark", () => exists(layout.mark(folderId("index id", indexId)))),
+      guarded("looking for a mark", () => isMarked(layout, folderId("index id", indexId))),
     collect: (options = {}) => guarded("collecting", () => collect(context, options)),
   };
-}
-
-async function mark(layout: Layout, indexId: string): Promise<void> {
-  await writeDurably(layout.mark(indexId), "");
-  await syncPath(layout.removed);
 }
 
 async function list(
@@ -96,7 +92,7 @@ async function list(
   { label, signal }: { label?: string; signal?: AbortSignal | undefined },
 ): Promise<StorageListing> {
   const listing: StorageListing = { indexes: [], refused: [] };
-  const marked = new Set(await namesIn(layout.removed));
+  const marked = new Set(await markNames(layout));
   const labels =
     label === undefined ? (await namesIn(layout.root)).filter(isFolderId) : [folderId("label", label)];
   for (const current of labels.toSorted()) {
@@ -123,6 +119,8 @@ async function list(
     }
     listing.indexes.push(...indexes.sort(byNewestFirst));
   }
+  // A root that went away meanwhile must not look like one without indexes.
+  await assertThere(layout);
   return listing;
 }
 
@@ -160,17 +158,23 @@ async function collect(
     assertLive(signal);
     if (dryRun || (await buryStaging(context, name, nowMs))) report.staging.push(name);
   }
-  for (const name of await namesIn(layout.removed)) {
-    assertLive(signal);
-    if (dryRun || !isFolderId(name)) continue;
-    for (const label of await namesIn(layout.root))
-      if (isFolderId(label)) await moveToTrash(layout, label, name);
-  }
+  if (!dryRun) await buryMarked(layout, signal);
   for (const name of await olderThan(layout.removed, context.markKeepMs, nowMs)) {
     report.marks.push(name);
     if (!dryRun) await rm(layout.mark(name), { force: true });
   }
   return report;
+}
+
+/** Takes away marked indexes whose remover died. One look into each label, however many marks there are. */
+async function buryMarked(layout: Layout, signal: AbortSignal | undefined): Promise<void> {
+  const marked = new Set(await markNames(layout));
+  for (const label of await namesIn(layout.root)) {
+    assertLive(signal);
+    if (!isFolderId(label)) continue;
+    for (const name of await namesIn(layout.label(label)))
+      if (isFolderId(name) && marked.has(name)) await moveToTrash(layout, label, name);
+  }
 }
 
 /** Moves a silent attempt away, looks at its heartbeat once more (it may have beaten meanwhile), then deletes it. */

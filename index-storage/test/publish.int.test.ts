@@ -5,6 +5,7 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
+  renameSync,
   rmSync,
   utimesSync,
   writeFileSync,
@@ -264,6 +265,37 @@ describe("listing, removing, collecting", () => {
     expect(await storage.isMarkedRemoved({ indexId })).toBe(true);
     expect((await storage.collect({ nowMs: Date.now() + 8 * 24 * 3_600_000 })).marks).toEqual([indexId]);
     expect(await storage.isMarkedRemoved({ indexId })).toBe(false);
+  });
+
+  it("a storage that is away, or a bare folder in its place, is an error: not empty, and nothing is written there", async () => {
+    const parent = tempFolder();
+    const root = join(parent, "root");
+    mkdirSync(root);
+    const { storage } = await openCounted(root, { scratchDir: parent });
+    await publish(storage, keyed, { label, indexId });
+    renameSync(root, join(parent, "away"));
+    for (const bare of [false, true]) {
+      if (bare) mkdirSync(root);
+      const calls = [
+        () => storage.list(),
+        () => storage.list({ label }),
+        () => storage.find({ indexId }),
+        () => storage.find({ indexId, label }),
+        () => storage.open({ label, indexId }),
+        () => storage.verify({ label, indexId }),
+        () => storage.isMarkedRemoved({ indexId }),
+        () => storage.remove({ indexId }),
+        () => storage.markRemoved({ indexId }),
+        () => storage.stage({ label, indexId: idOf(9), attempt: 1 }),
+        () => storage.collect(),
+      ];
+      for (const call of calls)
+        await expect(call()).rejects.toMatchObject({ errorName: "storage_unavailable" });
+      expect(existsSync(root) ? readdirSync(root) : []).toEqual([]);
+    }
+    rmSync(root, { recursive: true });
+    renameSync(join(parent, "away"), root);
+    expect((await storage.list()).indexes).toHaveLength(1);
   });
 
   it("hides a marked index whose remover died, and collects it", async () => {
