@@ -13,6 +13,8 @@ export const storageLimits = {
   markKeepMs: 7 * 24 * 3_600_000,
   /** Private copies of another host's or an unknown process are collected at this age. */
   scratchKeepMs: 24 * 3_600_000,
+  /** How far the clock of a file system and this process' idea of its own start may lie apart. */
+  startToleranceMs: 1_000,
   maxMetaBytes: 1 << 20,
   copyChunkBytes: 1 << 20,
   /** Indexed vectors that a new index is asked for before it is published. */

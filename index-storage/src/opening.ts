@@ -1,6 +1,6 @@
 import { mkdir, mkdtemp, open, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { type EngineName, type IndexMeta, LimError } from "@lim/contracts";
 import { createKeyedIndex, type EngineAdapter, type KeyedIndex } from "@lim/vector-index";
 import { digestFile, exists, type FileDigest, isMissing, namesIn, storageError } from "./files.ts";
@@ -25,15 +25,22 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Removes private copies that processes of this host left when they died, and anyone's that are a day old. */
+/**
+ * Removes private copies that processes of this host left when they died, and anyone's that are a day old. In a container
+ * the process before the restart had this one's id: its copies are known by being older than this process.
+ */
 export async function cleanScratch(scratchDir: string): Promise<void> {
+  const startedMs = Date.now() - process.uptime() * 1_000;
   for (const name of await namesIn(scratchDir)) {
     const [, host, pid] = /^lim-open\.(.+)\.(\d+)\.[^.]+$/.exec(name) ?? [];
     if (host === undefined || pid === undefined) continue;
     const path = join(scratchDir, name);
     try {
-      const deadHere = host === encodeURIComponent(hostname()) && !isAlive(Number(pid));
-      const old = Date.now() - (await stat(path)).mtimeMs > storageLimits.scratchKeepMs;
+      const { mtimeMs } = await stat(path);
+      const isOwnId = Number(pid) === process.pid;
+      const isDead = isOwnId ? mtimeMs < startedMs - storageLimits.startToleranceMs : !isAlive(Number(pid));
+      const deadHere = host === encodeURIComponent(hostname()) && isDead;
+      const old = Date.now() - mtimeMs > storageLimits.scratchKeepMs;
       if (deadHere || old) await rm(path, { recursive: true, force: true });
     } catch {
       // Someone else's folder, or gone meanwhile: cleaning is a courtesy and never fails an opening.
@@ -89,12 +96,27 @@ export async function verifyPublished(
   return meta;
 }
 
+/** What went wrong with the private copy says nothing of the index. */
+async function scratched<T>(scratchDir: string, needBytes: number, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (thrown) {
+    throw storageError(
+      isMissing(thrown) ? new LimError("storage_unavailable", `${scratchDir}: ${String(thrown)}`) : thrown,
+      `copying ${needBytes} bytes into the scratch folder ${scratchDir}`,
+    );
+  }
+}
+
+/** Copies into `scratch`, a folder of this opening. */
 async function copyVerified(
   folder: string,
   meta: IndexMeta,
-  copyPath: string,
+  scratch: string,
   signal: AbortSignal | undefined,
-): Promise<Uint8Array> {
+): Promise<{ ids: Uint8Array; copyPath: string }> {
+  const copyPath = join(scratch, fileNames.index);
+  const expected = meta.files[fileNames.index];
   const ids = new Uint8Array(meta.files[fileNames.ids].size);
   let filled = 0;
   const idsDigest = await digestFile(join(folder, fileNames.ids), {
@@ -105,19 +127,18 @@ async function copyVerified(
     },
   });
   assertDigest(fileNames.ids, idsDigest, meta.files[fileNames.ids]);
-  const copy = await open(copyPath, "wx", 0o600);
+  const copying = <T>(work: () => Promise<T>) => scratched(dirname(scratch), expected.size, work);
+  const copy = await copying(() => open(copyPath, "wx", 0o600));
   try {
     const indexDigest = await digestFile(join(folder, fileNames.index), {
       signal,
-      sink: async (chunk) => {
-        await copy.writeFile(chunk);
-      },
+      sink: (chunk) => copying(() => copy.writeFile(chunk)),
     });
-    assertDigest(fileNames.index, indexDigest, meta.files[fileNames.index]);
+    assertDigest(fileNames.index, indexDigest, expected);
   } finally {
     await copy.close();
   }
-  return ids;
+  return { ids, copyPath };
 }
 
 /** Loads verified bytes into a new object and checks that it holds what meta says. */
@@ -163,12 +184,13 @@ export async function openPublished(
 ): Promise<OpenedIndex> {
   const { layout, scratchDir, loadAdapter } = context;
   const { meta } = await published(layout, label, indexId);
-  await mkdir(scratchDir, { recursive: true });
-  const scratch = await mkdtemp(join(scratchDir, scratchName()));
+  const scratch = await scratched(scratchDir, meta.files[fileNames.index].size, async () => {
+    await mkdir(scratchDir, { recursive: true });
+    return mkdtemp(join(scratchDir, scratchName()));
+  });
   let keyed: KeyedIndex | undefined;
   try {
-    const copyPath = join(scratch, fileNames.index);
-    const ids = await copyVerified(layout.index(label, indexId), meta, copyPath, signal);
+    const { ids, copyPath } = await copyVerified(layout.index(label, indexId), meta, scratch, signal);
     keyed = await loadVerified(await loadAdapter(meta.engine.name), copyPath, ids, meta, signal);
     const positions = samplePositions(ids, storageLimits.openProbeVectors);
     const vectors = await keyed.index.read(positions, { signal });

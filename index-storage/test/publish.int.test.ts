@@ -13,7 +13,7 @@ import {
 import { join } from "node:path";
 import type { KeyedIndex } from "@lim/vector-index";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { newestOf } from "../src/index.ts";
+import { newestOf, type OpenedIndex } from "../src/index.ts";
 import { build, contentOf, dim, idOf, openCounted, publish, tempFolder, vectors } from "./fixtures.ts";
 
 const label = idOf(1000);
@@ -180,6 +180,46 @@ describe("publishing and opening", () => {
   });
 });
 
+describe("the scratch folder of an opening", () => {
+  it("I2: a private copy that vanishes does not make the index a refused one", async () => {
+    const { storage, scratch } = await openCounted(tempFolder());
+    await publish(storage, keyed, { label, indexId });
+    const watch = setInterval(() => {
+      for (const name of readdirSync(scratch)) rmSync(join(scratch, name), { recursive: true, force: true });
+    }, 0);
+    try {
+      for (let turn = 0; turn < 20; turn++) {
+        const opened = await storage.open({ label, indexId }).catch((error: unknown) => error);
+        if (opened instanceof Error) expect(opened).not.toMatchObject({ errorName: "index_refused" });
+        else await (opened as OpenedIndex).keyed.close();
+      }
+    } finally {
+      clearInterval(watch);
+    }
+  });
+
+  it("I10: a full scratch folder is disk_full that names the folder and the need, and is left empty", async (test) => {
+    const root = tempFolder();
+    const scratchDir = join(root, "small");
+    mkdirSync(scratchDir);
+    if (spawnSync("mount", ["-t", "tmpfs", "-o", "size=16k", "tmpfs", scratchDir]).status !== 0)
+      return test.skip("mounting a tmpfs is not allowed here");
+    try {
+      const { storage } = await openCounted(root, { scratchDir });
+      const { meta } = await publish(storage, keyed, { label, indexId });
+      await expect(storage.open({ label, indexId })).rejects.toMatchObject({
+        errorName: "disk_full",
+        detail: expect.stringContaining(
+          `copying ${meta.files["index.dat"].size} bytes into the scratch folder ${scratchDir}`,
+        ),
+      });
+      expect(readdirSync(scratchDir)).toEqual([]);
+    } finally {
+      spawnSync("umount", [scratchDir]);
+    }
+  });
+});
+
 describe("listing, removing, collecting", () => {
   it("orders by (revision, create_time, index_id) and picks the newest of a descriptor version", async () => {
     const { storage } = await openCounted(tempFolder());
@@ -312,10 +352,14 @@ describe("listing, removing, collecting", () => {
     const { scratch } = await openCounted(root);
     const host = encodeURIComponent((await import("node:os")).hostname());
     const dead = spawnSync(process.execPath, ["-e", ""]).pid;
-    const names = [`lim-open.${host}.${dead}.abc`, `lim-open.${host}.${process.pid}.abc`, "another"];
+    const own = `lim-open.${host}.${process.pid}`;
+    const names = [`lim-open.${host}.${dead}.abc`, `${own}.before`, `${own}.abc`, "another"];
     for (const name of names) mkdirSync(join(scratch, name));
+    // As of the process that had this one's id before its container was started again.
+    const before = new Date(Date.now() - process.uptime() * 1_000 - 60_000);
+    utimesSync(join(scratch, `${own}.before`), before, before);
     await openCounted(root);
-    expect(readdirSync(scratch).toSorted()).toEqual(names.slice(1).toSorted());
+    expect(readdirSync(scratch).toSorted()).toEqual(names.slice(2).toSorted());
     rmSync(scratch, { recursive: true });
   });
 });
