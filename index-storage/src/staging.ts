@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, rename, rm, rmdir, stat, utimes } from "node:fs/promises";
+import { lstat, mkdir, rename, rm, rmdir, stat, utimes } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type IndexMeta, indexMetaFormatVersion, LimError } from "@lim/contracts";
 import type { KeyedIndex } from "@lim/vector-index";
@@ -54,6 +54,15 @@ export async function stageAttempt(
 function alreadyThere(thrown: unknown): boolean {
   const code = errorCode(thrown);
   return code === "ENOTEMPTY" || code === "EEXIST";
+}
+
+/** A folder cannot be renamed onto a folder with content (`alreadyThere`), nor onto a file or link (ENOTDIR). */
+async function isTaken(folder: string, thrown: unknown): Promise<boolean> {
+  if (errorCode(thrown) !== "ENOTDIR") return alreadyThere(thrown);
+  return lstat(folder).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function assertNotRemoved(layout: Layout, indexId: string): Promise<void> {
@@ -273,7 +282,7 @@ class StagedAttempt implements Staging {
     try {
       await rename(this.work, folder);
     } catch (thrown) {
-      if (!alreadyThere(thrown)) throw thrown;
+      if (!(await isTaken(folder, thrown))) throw thrown;
       return this.accept(meta, signal);
     }
     await syncPath(layout.label(this.label));
@@ -300,7 +309,10 @@ class StagedAttempt implements Staging {
       held = await readPublished(layout, this.label, this.indexId);
     } catch (cause) {
       const { errorName, detail } = LimError.from(cause, "storage_unavailable");
-      throw errorName === "index_refused" ? conflict(detail, cause) : cause;
+      if (errorName === "index_refused") throw conflict(detail, cause);
+      if (errorName !== "not_found") throw cause;
+      await assertNotRemoved(layout, this.indexId);
+      throw conflict("something that is no folder has its name", cause);
     }
     if (!held) throw new LimError("build_cancelled", `index ${this.indexId} was removed`);
     const { meta } = held;

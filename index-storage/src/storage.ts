@@ -49,14 +49,7 @@ export function createStorage(context: StorageContext): IndexStorage {
       guarded("looking for an index", async () => {
         const id = folderId("index id", indexId);
         if (await isMarked(layout, id)) return undefined;
-        const labels = label === undefined ? await namesIn(layout.root) : [folderId("label", label)];
-        for (const candidate of labels) {
-          assertLive(signal);
-          if (!isFolderId(candidate) || !(await exists(layout.index(candidate, id)))) continue;
-          const found = await readPublished(layout, candidate, id);
-          if (found) return found;
-        }
-        return undefined;
+        return find(layout, id, label === undefined ? undefined : folderId("label", label), signal);
       }),
     open: ({ label, indexId, signal }) =>
       guarded("opening an index", () =>
@@ -85,6 +78,29 @@ export function createStorage(context: StorageContext): IndexStorage {
       guarded("looking for a mark", () => isMarked(layout, folderId("index id", indexId))),
     collect: (options = {}) => guarded("collecting", () => collect(context, options)),
   };
+}
+
+/** A bad folder of the same name under another label, a copy made by hand, does not hide the index. */
+async function find(
+  layout: Layout,
+  indexId: string,
+  label: string | undefined,
+  signal: AbortSignal | undefined,
+): Promise<PublishedIndex | undefined> {
+  let refused: unknown;
+  for (const candidate of label === undefined ? await namesIn(layout.root) : [label]) {
+    assertLive(signal);
+    if (!isFolderId(candidate) || !(await exists(layout.index(candidate, indexId)))) continue;
+    try {
+      const found = await readPublished(layout, candidate, indexId);
+      if (found) return found;
+    } catch (thrown) {
+      if (!isLimError(thrown, "index_refused")) throw thrown;
+      refused ??= thrown;
+    }
+  }
+  if (refused !== undefined) throw refused;
+  return undefined;
 }
 
 async function list(

@@ -7,6 +7,7 @@ import {
   readdirSync,
   renameSync,
   rmSync,
+  symlinkSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -75,6 +76,12 @@ describe("publishing and opening", () => {
     ).rejects.toMatchObject(conflict);
     appendFileSync(join(storage.root, label, indexId, "index.dat"), "x");
     await expect(publish(storage, keyed, { label, indexId, attempt: 4 })).rejects.toMatchObject(conflict);
+    const taken = join(storage.root, label, idOf(1));
+    for (const take of [() => writeFileSync(taken, "a file"), () => symlinkSync("nowhere", taken)]) {
+      take();
+      await expect(publish(storage, keyed, { label, indexId: idOf(1) })).rejects.toMatchObject(conflict);
+      rmSync(taken);
+    }
   });
 
   it("refuses an empty index and content that is not the index's", async () => {
@@ -254,6 +261,9 @@ describe("listing, removing, collecting", () => {
       idOf(2),
       idOf(3),
     ]);
+    for (const other of [idOf(900), idOf(1100)])
+      cpSync(join(storage.root, label), join(storage.root, other), { recursive: true });
+    expect(await storage.find({ indexId })).toEqual(good);
     await expect(storage.find({ indexId: idOf(2) })).rejects.toMatchObject({ errorName: "index_refused" });
   });
 
