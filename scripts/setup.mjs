@@ -134,8 +134,8 @@ function build() {
 }
 
 checkNode();
-installDependencies();
 findRedis();
+installDependencies();
 build();
 say("ready");
 

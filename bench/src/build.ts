@@ -14,11 +14,11 @@ import {
   indexerStateSchema,
   LimError,
 } from "@lim/contracts";
-import { type ImportRow, openFacesDb } from "@lim/faces-db";
+import type { ImportRow } from "@lim/faces-db";
 import { openIndexStorage } from "@lim/index-storage";
-import { reapLeftovers, startPostgres, startRedis } from "@lim/local-servers";
 import { createFaceGenerator, faceIdOf, type ManagedProcess, startProcess } from "@lim/testkit";
 import { loadEngine } from "@lim/vector-index";
+import { startBenchServers } from "./servers.ts";
 
 const help = `Usage: node bench/dist/build.js [options]
   --faces N    descriptors in the list (default 5000)
@@ -27,8 +27,6 @@ const help = `Usage: node bench/dist/build.js [options]
   --rounds N   bare engine and indexer in turn, N times; figures are medians (default 1)
   --json PATH  where to write the figures (default reports/bench-build.json)`;
 
-/** Servers of a run that was killed are ended by the next one. */
-const ledgerDir = join(tmpdir(), "lim-bench-servers");
 const bareBatchRows = 256;
 const pollMs = 50;
 const buildLimitMs = 60 * 60_000;
@@ -185,15 +183,7 @@ async function measure(options: Options, dir: string): Promise<{ rounds: Round[]
   });
   const closers: (() => Promise<unknown>)[] = [];
   try {
-    await mkdir(ledgerDir, { recursive: true });
-    await reapLeftovers(ledgerDir);
-    const redis = await startRedis({ dir: join(dir, "redis"), ledgerDir });
-    closers.push(() => redis.stop());
-    const postgres = await startPostgres({ dir: join(dir, "postgres"), database: "lim_bench", ledgerDir });
-    closers.push(() => postgres.stop());
-    const db = openFacesDb({ connectionString: postgres.url, applicationName: "lim-bench" });
-    closers.push(() => db.close());
-    await db.migrate();
+    const { redisUrl, postgresUrl, db } = await startBenchServers(dir, closers);
     const { listId } = await db.createList({ name: "bench-build" });
     const importedFromMs = performance.now();
     await db.importRows({
@@ -204,7 +194,7 @@ async function measure(options: Options, dir: string): Promise<{ rounds: Round[]
       rows: rowsOf(options, vectors),
     });
     const importSeconds = (performance.now() - importedFromMs) / 1000;
-    const indexer = await startIndexer(join(dir, "indexes"), { redis: redis.url, postgres: postgres.url });
+    const indexer = await startIndexer(join(dir, "indexes"), { redis: redisUrl, postgres: postgresUrl });
     closers.push(() => indexer.process.stop());
     const rounds: Round[] = [];
     for (let round = 0; round < options.rounds; round++) {

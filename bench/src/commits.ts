@@ -1,20 +1,19 @@
 import { randomUUID } from "node:crypto";
 import { realpathSync } from "node:fs";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { type FacesDb, openFacesDb } from "@lim/faces-db";
-import { reapLeftovers, startPostgres } from "@lim/local-servers";
+import { startPostgres } from "@lim/local-servers";
+import { benchLedger } from "./servers.ts";
 
 /**
  * Single-row commits per second on one list: each writer links or unlinks one face a transaction. What it is about is
  * the ratio to one writer, with and without an open snapshot beside: a feed that locks a row to count collapses there.
  */
 const writerCounts = [1, 8, 32];
-/** The server of a run that was killed is ended by the next one. */
-const ledgerDir = join(tmpdir(), "lim-bench-servers");
 const dim = 8;
 const help = `Usage: node bench/dist/commits.js [options]
   --duration-ms N  length of each of the six measurements (default 3000)
@@ -131,8 +130,7 @@ async function main(): Promise<void> {
     console.log(help);
     return;
   }
-  await mkdir(ledgerDir, { recursive: true });
-  await reapLeftovers(ledgerDir);
+  const ledgerDir = await benchLedger();
   const dir = await mkdtemp(join(tmpdir(), "lim-bench-commits-"));
   const server = await startPostgres({
     dir,

@@ -14,11 +14,11 @@ import {
   defaultKeyNames,
   type MatchClient,
 } from "@lim/coordination";
-import { type FacesDb, type ImportRow, openFacesDb } from "@lim/faces-db";
+import type { FacesDb, ImportRow } from "@lim/faces-db";
 import { openIndexStorage } from "@lim/index-storage";
-import { reapLeftovers, startPostgres, startRedis } from "@lim/local-servers";
 import { createFaceGenerator, eventually, faceIdOf, startProcess } from "@lim/testkit";
 import { createKeyedIndex, type KeyedIndex, loadEngine } from "@lim/vector-index";
+import { startBenchServers } from "./servers.ts";
 
 const help = `Usage: node bench/dist/match.js [options]
   --faces N      faces in the list (default 5000)
@@ -30,8 +30,6 @@ const help = `Usage: node bench/dist/match.js [options]
   --ef N         candidates of a search (default ${defaults.efSearch})
   --json PATH    where to write the figures (default reports/bench-match.json)`;
 
-/** Servers of a run that was killed are ended by the next one. */
-const ledgerDir = join(tmpdir(), "lim-bench-servers");
 const params = { m: defaults.m, efConstruction: defaults.efConstruction };
 /** Probes are second images of the listed persons. */
 const maxProbes = 1_000;
@@ -218,15 +216,7 @@ async function measure(options: Options, dir: string): Promise<Round[]> {
   );
   const closers: (() => Promise<unknown>)[] = [];
   try {
-    await mkdir(ledgerDir, { recursive: true });
-    await reapLeftovers(ledgerDir);
-    const redis = await startRedis({ dir: join(dir, "redis"), ledgerDir });
-    closers.push(() => redis.stop());
-    const postgres = await startPostgres({ dir: join(dir, "postgres"), database: "lim_bench", ledgerDir });
-    closers.push(() => postgres.stop());
-    const db = openFacesDb({ connectionString: postgres.url, applicationName: "lim-bench" });
-    closers.push(() => db.close());
-    await db.migrate();
+    const { redisUrl, postgresUrl, db } = await startBenchServers(dir, closers);
     const vectors = generator.matrix({ firstPerson: 0, persons: options.faces });
     const listId = await importFaces(options, db, vectors);
     const root = join(dir, "indexes");
@@ -236,8 +226,8 @@ async function measure(options: Options, dir: string): Promise<Round[]> {
       name: "indexed-matcher",
       script: fileURLToPath(new URL("../../apps/indexed-matcher/dist/main.js", import.meta.url)),
       env: {
-        REDIS_URL: redis.url,
-        DATABASE_URL: postgres.url,
+        REDIS_URL: redisUrl,
+        DATABASE_URL: postgresUrl,
         LIM_STORAGE_ROOT: root,
         LIM_MATCHER_HOST: "127.0.0.1",
         LIM_MATCHER_PORT: "0",
@@ -246,7 +236,7 @@ async function measure(options: Options, dir: string): Promise<Round[]> {
       },
     });
     closers.push(() => matcher.stop());
-    const connection = connectRedis({ url: redis.url, name: "bench" });
+    const connection = connectRedis({ url: redisUrl, name: "bench" });
     closers.push(() => connection.close());
     const watcher = createLabelWatcher({ redis: connection, ttlMs: defaults.labelKeyTtlMs, pollMs: 200 });
     closers.push(() => watcher.close());
