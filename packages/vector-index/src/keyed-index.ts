@@ -24,7 +24,10 @@ export interface KeyedIndex {
   readonly index: VectorIndex;
   readonly count: number;
   has(faceId: string): boolean;
-  /** Bulk insertion for builds: `faceIds` n × 16 bytes, distinct and not present yet; `vectors` n × dim. */
+  /**
+   * Bulk insertion for builds: `faceIds` n × 16 bytes, distinct and not present yet; `vectors` n × dim. Neither is
+   * copied at the call: they must not change before the promise settles.
+   */
   addNew(faceIds: Uint8Array, vectors: Float32Array, options?: Cancellable): Promise<void>;
   /** One atomic step towards searches. A face in both lists is `bad_input`. */
   apply(change: KeyedChange, options?: Cancellable): Promise<AppliedCounts>;

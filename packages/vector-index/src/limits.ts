@@ -8,6 +8,10 @@ export const vectorIndexLimits = {
   maxSearchesBetweenSlices: 64,
   /** How far from 1 the norm of a vector may be. */
   normTolerance: 1e-3,
+  /** Results that one search may ask for, all its queries together: room for all of them is reserved. */
+  maxSearchResults: 16_000_000,
+  /** Bytes that one read of a file asks for: Node takes the length as a signed 32-bit number. */
+  readBytes: 1 << 30,
   /** Positions of one index: the engine's ids are 32 bits wide and its arithmetic signed in places. */
   maxSlots: 2 ** 31 - 1,
   /** Queries that wait in the exact search's pool, all indexes together. */

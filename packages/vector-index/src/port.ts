@@ -44,7 +44,8 @@ export interface VectorIndex {
   /**
    * Adds `vectors` (n × dim, unit norm, row by row) and returns the first of their n consecutive positions.
    * Grows the capacity when needed. Rows must be finite and of unit norm within 1e-3, else `bad_input`
-   * and nothing is added. The array's buffer is copied or shared, never detached.
+   * and nothing is added. The array is copied at the call, unless its buffer is shared: then it is not
+   * copied and must not change before the promise settles.
    */
   add(vectors: Float32Array, options?: Cancellable): Promise<number>;
   /** Hides positions from all later searches. Unknown or already removed positions are `bad_input`, nothing changes. */

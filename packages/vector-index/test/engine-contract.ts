@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
@@ -169,6 +169,24 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
       await adding;
       const positions = Uint32Array.from({ length: 200 }, (_, i) => i + 1);
       expect(await index.read(positions)).toEqual(copy);
+      // Also while the call waits for its turn.
+      vectors.set(copy);
+      const before = index.add(unitVectors(300, dim, 5));
+      const waiting = index.add(vectors);
+      vectors.fill(9);
+      await before;
+      const first = await waiting;
+      expect(await index.read(positions.map((position) => position + first - 1))).toEqual(copy);
+    });
+
+    it("a full disk is disk_full, and the short file is taken away", async (test) => {
+      const full = join(folder, "full.dat");
+      if (!existsSync("/dev/full")) return test.skip("no /dev/full here");
+      symlinkSync("/dev/full", full);
+      const { index, vectors } = await filled(50);
+      await expect(index.save(full)).rejects.toMatchObject({ errorName: "disk_full" });
+      expect(readdirSync(folder)).not.toContain("full.dat");
+      expect((await index.search(row(vectors, dim, 7), { k: 1, ef: 10 })).positions[0]).toBe(7);
     });
 
     it("saves and loads content, removed positions and nothing of its reserve", async () => {
@@ -247,6 +265,9 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
         await expect(index.search(row(vectors, dim, 0), options)).rejects.toMatchObject({
           errorName: "bad_input",
         });
+      await expect(index.search(unitVectors(17, dim, 1), { k: 1_000_000, ef: 10 })).rejects.toMatchObject({
+        errorName: "bad_input",
+      });
       for (const over of [
         { dim: 0 },
         { capacity: -1 },

@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, openSync, readSync, writeSync } from "node:fs";
+import { vectorIndexLimits } from "../limits.ts";
 import { EngineFault } from "./protocol.ts";
 
 /**
@@ -30,7 +31,8 @@ function expectEqual(what: string, found: number, expected: number): void {
 function readExactly(fd: number, target: Uint8Array, position: number): void {
   let done = 0;
   while (done < target.length) {
-    const got = readSync(fd, target, done, target.length - done, position + done);
+    const wanted = Math.min(target.length - done, vectorIndexLimits.readBytes);
+    const got = readSync(fd, target, done, wanted, position + done);
     if (got === 0) refuse(`engine file: truncated at byte ${position + done}`);
     done += got;
   }

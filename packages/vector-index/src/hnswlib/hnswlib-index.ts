@@ -32,6 +32,13 @@ function ownCopy<T extends Float32Array | Uint32Array>(array: T): { copy: T; tra
   return { copy, transfer: [copy.buffer as ArrayBuffer] };
 }
 
+function sharedCopy(vectors: Float32Array): Float32Array {
+  if (vectors.buffer instanceof SharedArrayBuffer) return vectors;
+  const shared = new Float32Array(new SharedArrayBuffer(vectors.byteLength));
+  shared.set(vectors);
+  return shared;
+}
+
 /** A VectorIndex whose engine object lives in a thread of its own and is never touched by another. */
 export class HnswlibIndex implements VectorIndex {
   readonly engine: { name: "hnswlib"; version: string };
@@ -86,7 +93,9 @@ export class HnswlibIndex implements VectorIndex {
     this.assertRows(vectors);
     if (vectors.length <= vectorIndexLimits.addSliceRows * this.dim)
       return this.change({ add: vectors, remove: new Uint32Array() }, options);
-    return this.thread.call(addInSlices(vectors, this.dim, options.signal), {
+    // Copied now, not when its turn comes: the caller may use the array again meanwhile.
+    const shared = sharedCopy(vectors);
+    return this.thread.call(addInSlices(shared, this.dim, options.signal), {
       signal: options.signal,
       sliced: true,
     });
@@ -121,6 +130,7 @@ export class HnswlibIndex implements VectorIndex {
     this.assertRows(queries);
     assertCount("k", k, 1, 1_000_000);
     assertCount("ef", ef, 1, 1_000_000);
+    assertCount("queries × k", (queries.length / this.dim) * k, 0, vectorIndexLimits.maxSearchResults);
     const { copy, transfer } = ownCopy(queries);
     const steps = (function* (): Steps<SearchResults> {
       const reply = yield { message: { op: "search", queries: copy, k, ef }, transfer };
@@ -162,12 +172,7 @@ export class HnswlibIndex implements VectorIndex {
  * All rows are checked first, then added slice by slice out of one shared copy. An abort or a failure in
  * between hides what was added: its positions stay used, no search returns them.
  */
-function* addInSlices(vectors: Float32Array, dim: number, signal: AbortSignal | undefined): Steps<number> {
-  let shared = vectors;
-  if (!(vectors.buffer instanceof SharedArrayBuffer)) {
-    shared = new Float32Array(new SharedArrayBuffer(vectors.byteLength));
-    shared.set(vectors);
-  }
+function* addInSlices(shared: Float32Array, dim: number, signal: AbortSignal | undefined): Steps<number> {
   yield { message: { op: "check", vectors: shared } };
   const sliceValues = vectorIndexLimits.addSliceRows * dim;
   const none = new Uint32Array();

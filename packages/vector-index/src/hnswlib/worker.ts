@@ -1,4 +1,4 @@
-import { closeSync, openSync, statSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, openSync, rmSync, statSync, writeSync } from "node:fs";
 import { parentPort } from "node:worker_threads";
 import hnswlib from "hnswlib-node";
 import { vectorIndexLimits } from "../limits.ts";
@@ -172,7 +172,7 @@ function errorCode(thrown: unknown): string {
 }
 
 /** The library ignores failed writes: writing on where it stopped tells why, if the disk is the reason. */
-function reasonOfShortFile(path: string): EngineFault {
+function reasonOfShortFile(path: string, found: string): EngineFault {
   try {
     const fd = openSync(path, "a");
     try {
@@ -186,7 +186,7 @@ function reasonOfShortFile(path: string): EngineFault {
     if (code === "ENOSPC" || code === "EDQUOT")
       return new EngineFault("disk_full", `${code} while writing ${path}`);
   }
-  return new EngineFault("engine_failed", `${path} was not written completely`);
+  return new EngineFault("engine_failed", `${path} was not written completely: ${found}`);
 }
 
 function save(path: string): Answer {
@@ -206,9 +206,9 @@ function save(path: string): Answer {
     checkEngineFile(path, { dim, slots, m, isRemoved: (position) => removed[position] === 1 });
     if (statSync(path).size !== written)
       throw new EngineFault("engine_failed", `${path} changed while saving`);
-  } catch {
-    const reason = reasonOfShortFile(path);
-    unlinkSync(path);
+  } catch (thrown) {
+    const reason = reasonOfShortFile(path, thrown instanceof Error ? thrown.message : String(thrown));
+    rmSync(path, { force: true });
     throw reason;
   }
   return {};
