@@ -1,5 +1,6 @@
 import { LimError, type Match, readUuid, uuidBytes } from "@lim/contracts";
 import { assertIdBytes, IdTable, isZeroId } from "./id-table.ts";
+import { vectorIndexLimits } from "./limits.ts";
 import type { Cancellable, VectorIndex } from "./port.ts";
 
 /** State of one face in a change: its vector, or gone. */
@@ -55,6 +56,7 @@ class KeyedIndexOverEngine implements KeyedIndex {
   private positions: number;
   /** Changes one after another: each needs to know the positions that it will get. */
   private lastChange: Promise<unknown> = Promise.resolve();
+  private waitingChanges = 0;
 
   constructor(index: VectorIndex, ids: Uint8Array | undefined) {
     this.index = index;
@@ -269,7 +271,13 @@ class KeyedIndexOverEngine implements KeyedIndex {
   }
 
   private alone<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.lastChange.then(work);
+    const { maxQueuedCalls } = vectorIndexLimits;
+    if (this.waitingChanges >= maxQueuedCalls)
+      return Promise.reject(new LimError("overloaded", `${maxQueuedCalls} changes wait for this index`));
+    this.waitingChanges++;
+    const result = this.lastChange.then(work).finally(() => {
+      this.waitingChanges--;
+    });
     this.lastChange = result.catch(() => undefined);
     return result;
   }

@@ -164,6 +164,18 @@ describe("keyed index", () => {
     await Promise.all([keyed.close(), opened.close()]);
   });
 
+  it("I10: past the limit of waiting changes one is refused; those that wait are carried out", async () => {
+    const keyed = await create();
+    const changes = Array.from({ length: 4_200 }, (_, i) =>
+      keyed.apply({ upserts: [], removals: [faceId(i)] }).catch((error: { errorName: string }) => error),
+    );
+    const results = await Promise.all(changes);
+    expect(results.filter((result) => "unchanged" in result)).toHaveLength(4_096);
+    expect(results.slice(4_096).every((result) => "errorName" in result)).toBe(true);
+    expect(await keyed.apply({ upserts: [], removals: [faceId(1)] })).toMatchObject({ unchanged: 1 });
+    await keyed.close();
+  });
+
   it("I2: refuses ids of a wrong length, twice the same face, or another count than the engine's", async () => {
     const keyed = await create();
     await keyed.addNew(faceIds(0, 5), pool.subarray(0, 5 * dim));
