@@ -165,20 +165,28 @@ async function collect(
   const { layout } = context;
   const { dryRun = false, nowMs = Date.now(), signal } = options;
   const report: CollectReport = { staging: [], trash: [], marks: [] };
-  for (const name of await olderThan(layout.trash, context.trashGraceMs, nowMs)) {
-    assertLive(signal);
-    report.trash.push(name);
+  const faults: unknown[] = [];
+  // One folder that cannot be deleted must not keep all others on the disk for ever.
+  const each = async (names: string[], work: (name: string) => Promise<unknown>) => {
+    for (const name of names) {
+      assertLive(signal);
+      await work(name).catch((thrown: unknown) => faults.push(thrown));
+    }
+  };
+  await each(await olderThan(layout.trash, context.trashGraceMs, nowMs), async (name) => {
     if (!dryRun) await rm(join(layout.trash, name), { recursive: true, force: true });
-  }
-  for (const name of await olderThan(layout.staging, context.stagingSilentMs, nowMs)) {
-    assertLive(signal);
+    report.trash.push(name);
+  });
+  await each(await olderThan(layout.staging, context.stagingSilentMs, nowMs), async (name) => {
     if (dryRun || (await buryStaging(context, name, nowMs))) report.staging.push(name);
-  }
+  });
+  // Marks end after this only: without its mark an index that is still in place would be visible again.
   if (!dryRun) await buryMarked(layout, signal);
-  for (const name of await olderThan(layout.removed, context.markKeepMs, nowMs)) {
-    report.marks.push(name);
+  await each(await olderThan(layout.removed, context.markKeepMs, nowMs), async (name) => {
     if (!dryRun) await rm(layout.mark(name), { force: true });
-  }
+    report.marks.push(name);
+  });
+  if (faults.length > 0) throw storageError(faults[0], `collecting, ${faults.length} deletions failed`);
   return report;
 }
 

@@ -317,6 +317,27 @@ describe("listing, removing, collecting", () => {
     expect(await storage.isMarkedRemoved({ indexId })).toBe(false);
   });
 
+  it("what cannot be deleted does not keep the rest on the disk", async (test) => {
+    const { storage } = await openCounted(tempFolder());
+    const trash = join(storage.root, ".trash");
+    const old = new Date(Date.now() - 3_600_000);
+    const stuck = join(trash, "a");
+    for (const name of ["a", "b"]) mkdirSync(join(trash, name));
+    const silent = await storage.stage({ label, indexId, attempt: 1 });
+    if (spawnSync("mount", ["-t", "tmpfs", "-o", "size=16k", "tmpfs", stuck]).status !== 0)
+      return test.skip("mounting a tmpfs is not allowed here");
+    try {
+      for (const path of [stuck, join(trash, "b"), silent.path]) utimesSync(path, old, old);
+      await expect(storage.collect()).rejects.toMatchObject({
+        errorName: "storage_unavailable",
+        detail: expect.stringMatching(/1 deletions failed: EBUSY/),
+      });
+      expect([readdirSync(trash), existsSync(silent.path)]).toEqual([["a"], false]);
+    } finally {
+      spawnSync("umount", [stuck]);
+    }
+  });
+
   it("a storage that is away, or a bare folder in its place, is an error: not empty, and nothing is written there", async () => {
     const parent = tempFolder();
     const root = join(parent, "root");
