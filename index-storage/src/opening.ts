@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, open, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { type EngineName, type IndexMeta, LimError } from "@lim/contracts";
-import { createKeyedIndex, type EngineAdapter, type KeyedIndex } from "@lim/vector-index";
+import { type EngineAdapter, type KeyedIndex, openKeyedIndex } from "@lim/vector-index";
 import { digestFile, exists, type FileDigest, isMissing, namesIn, storageError } from "./files.ts";
 import { dataFiles, fileNames, type Layout, storageLimits } from "./layout.ts";
 import { isMarked } from "./marks.ts";
@@ -169,7 +169,7 @@ export async function loadVerified(
         "index_refused",
         `engine holds ${index.count} × ${index.dim}, not ${expected.count} × ${expected.dim}`,
       );
-    return createKeyedIndex(index, ids);
+    return await openKeyedIndex(index, ids, { signal });
   } catch (thrown) {
     await index.close();
     throw thrown;

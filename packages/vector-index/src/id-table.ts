@@ -57,6 +57,29 @@ export class IdTable {
     this.write(position, this.scratch);
   }
 
+  /** Copies ids of positions 0, 1, … without making them findable: see `linkNew`. */
+  writeAll(ids: Uint8Array): void {
+    this.reserve(Math.ceil(ids.length / uuidBytes));
+    this.bytes.set(ids);
+  }
+
+  isZero(position: number): boolean {
+    const { words } = this;
+    const at = position * 4;
+    return words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0 && words[at + 3] === 0;
+  }
+
+  /** As `link`, but false, and nothing changes, where another position is found for the id already. */
+  linkNew(position: number): boolean {
+    if ((this.used + 1) * 2 > this.table.length) this.rehash();
+    const slot = this.slotOf(this.words, position * 4);
+    if ((this.table[slot] as number) !== empty) return false;
+    this.used++;
+    this.live++;
+    this.table[slot] = position;
+    return true;
+  }
+
   /** Makes `find` return this position for its id, instead of an earlier one if there was. */
   link(position: number): void {
     if ((this.used + 1) * 2 > this.table.length) this.rehash();

@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { LimError, type Match, readUuid, uuidBytes } from "@lim/contracts";
 import { assertIdBytes, IdTable, isZeroId } from "./id-table.ts";
 import { vectorIndexLimits } from "./limits.ts";
@@ -44,7 +45,26 @@ export interface KeyedIndex {
 
 /** Wraps a loaded or new index. `ids` must hold index.slots × 16 bytes; duplicates are `index_refused`. */
 export function createKeyedIndex(index: VectorIndex, ids?: Uint8Array): KeyedIndex {
-  return new KeyedIndexOverEngine(index, ids);
+  const keyed = new KeyedIndexOverEngine(index, ids);
+  for (const _ of keyed.fill(ids));
+  return keyed;
+}
+
+/**
+ * As `createKeyedIndex` for a loaded index, in slices between which the event loop turns: a million ids take it a good
+ * part of a second. `aborted` when the signal fires between two slices.
+ */
+export async function openKeyedIndex(
+  index: VectorIndex,
+  ids: Uint8Array,
+  { signal }: Cancellable = {},
+): Promise<KeyedIndex> {
+  const keyed = new KeyedIndexOverEngine(index, ids);
+  for (const _ of keyed.fill(ids)) {
+    await setImmediate();
+    if (signal?.aborted) throw new LimError("aborted", "cancelled by the caller");
+  }
+  return keyed;
 }
 
 class KeyedIndexOverEngine implements KeyedIndex {
@@ -63,8 +83,26 @@ class KeyedIndexOverEngine implements KeyedIndex {
     this.positions = index.slots;
     this.ids = new IdTable(Math.max(index.slots, index.capacity));
     this.removed = new Uint8Array(Math.max(index.slots, 16));
-    if (ids) this.fill(ids);
-    else if (index.slots > 0) throw new LimError("bad_input", "an index with content needs its ids");
+    if (!ids && index.slots > 0) throw new LimError("bad_input", "an index with content needs its ids");
+  }
+
+  /** Enters the ids of a loaded index; yields after each slice. Not to be used before it has ended. */
+  *fill(ids: Uint8Array | undefined): Generator<void> {
+    if (!ids) return;
+    if (ids.length !== this.positions * uuidBytes)
+      throw new LimError("index_refused", `${ids.length} bytes of ids for ${this.positions} positions`);
+    this.ids.writeAll(ids);
+    for (let position = 0; position < this.positions; position++) {
+      if (this.ids.isZero(position)) this.removed[position] = 1;
+      else if (!this.ids.linkNew(position))
+        throw new LimError("index_refused", `face ${this.ids.textOf(position)} is in the ids twice`);
+      if (position % vectorIndexLimits.fillSliceIds === vectorIndexLimits.fillSliceIds - 1) yield;
+    }
+    if (this.count !== this.index.count)
+      throw new LimError(
+        "index_refused",
+        `ids name ${this.count} faces, the engine holds ${this.index.count}`,
+      );
   }
 
   get count(): number {
@@ -182,29 +220,6 @@ class KeyedIndexOverEngine implements KeyedIndex {
 
   close(): Promise<void> {
     return this.index.close();
-  }
-
-  private fill(ids: Uint8Array): void {
-    if (ids.length !== this.positions * uuidBytes)
-      throw new LimError("index_refused", `${ids.length} bytes of ids for ${this.positions} positions`);
-    for (let position = 0; position < this.positions; position++) {
-      if (isZeroId(ids, position)) {
-        this.removed[position] = 1;
-        continue;
-      }
-      if (this.ids.findBytes(ids, position) !== undefined)
-        throw new LimError(
-          "index_refused",
-          `face ${readUuid(ids, position * uuidBytes)} is in the ids twice`,
-        );
-      this.ids.write(position, ids.subarray(position * uuidBytes, (position + 1) * uuidBytes));
-      this.ids.link(position);
-    }
-    if (this.count !== this.index.count)
-      throw new LimError(
-        "index_refused",
-        `ids name ${this.count} faces, the engine holds ${this.index.count}`,
-      );
   }
 
   private distinct(change: KeyedChange) {

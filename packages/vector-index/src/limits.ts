@@ -8,6 +8,8 @@ export const vectorIndexLimits = {
   maxSearchesBetweenSlices: 64,
   /** How far from 1 the norm of a vector may be. */
   normTolerance: 1e-3,
+  /** Ids that are entered in one go when an index is opened: a few milliseconds of the event loop. */
+  fillSliceIds: 16_384,
   /** Results that one search may ask for, all its queries together: room for all of them is reserved. */
   maxSearchResults: 16_000_000,
   /** Bytes that one read of a file asks for: Node takes the length as a signed 32-bit number. */

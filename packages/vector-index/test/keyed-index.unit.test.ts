@@ -5,7 +5,8 @@ import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { loadEngine } from "../src/engines.ts";
 import { createExactIndex } from "../src/exact.ts";
-import { createKeyedIndex, type KeyedIndex } from "../src/keyed-index.ts";
+import { createKeyedIndex, type KeyedIndex, openKeyedIndex } from "../src/keyed-index.ts";
+import type { VectorIndex } from "../src/port.ts";
 import { faceId, faceIds, row, unitVectors } from "./fixtures.ts";
 
 const dim = 8;
@@ -173,6 +174,34 @@ describe("keyed index", () => {
     expect(results.filter((result) => "unchanged" in result)).toHaveLength(4_096);
     expect(results.slice(4_096).every((result) => "errorName" in result)).toBe(true);
     expect(await keyed.apply({ upserts: [], removals: [faceId(1)] })).toMatchObject({ unchanged: 1 });
+    await keyed.close();
+  });
+
+  it("I7: many ids are entered with the event loop turning in between, and an abort is heard", async () => {
+    const keyed = await create();
+    const n = 200_000;
+    const ids = faceIds(1, n);
+    ids.fill(0, 16 * 5, 16 * 6);
+    // The engine's side of an index that large is not needed to enter its ids.
+    const large: VectorIndex = Object.create(keyed.index, { slots: { value: n }, count: { value: n - 1 } });
+    let turns = 0;
+    const beat = setInterval(() => turns++, 0);
+    const opened = await openKeyedIndex(large, ids);
+    clearInterval(beat);
+    expect(turns).toBeGreaterThanOrEqual(3);
+    expect([opened.count, opened.has(faceId(5)), opened.has(faceId(6)), opened.has(faceId(n))]).toEqual([
+      n - 1,
+      true,
+      false,
+      true,
+    ]);
+    expect(Buffer.compare(opened.exportIds(), ids)).toBe(0);
+    const abort = new AbortController();
+    const opening = openKeyedIndex(large, ids, { signal: abort.signal });
+    abort.abort();
+    await expect(opening).rejects.toMatchObject({ errorName: "aborted" });
+    ids.copyWithin(16 * (n - 1), 0, 16);
+    await expect(openKeyedIndex(large, ids)).rejects.toMatchObject({ errorName: "index_refused" });
     await keyed.close();
   });
 
