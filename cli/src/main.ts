@@ -118,6 +118,7 @@ program
   )
   .option("--descriptor-version <n>", "version of the descriptors", positive, settings.descriptorVersion)
   .option("--chunk <rows>", "rows of one transaction", positive)
+  .option("--again", "import every row, also what an earlier run of this file has committed", false)
   .option("--json", "print the result as JSON", false)
   .action(
     (
@@ -129,6 +130,7 @@ program
         names?: string;
         descriptorVersion: number;
         chunk?: number;
+        again: boolean;
         json: boolean;
       },
     ) =>

@@ -60,6 +60,8 @@ test("import, index, match and list by the printed settings", async () => {
 
   const again = await lim(["import", file, "--list", "staff", "--json"], env);
   expect(JSON.parse(again.stdout)).toMatchObject({ list_id: listId, resumed_from_row: 602, rows: 602 });
+  const anew = await lim(["import", file, "--list", "staff", "--again", "--json"], env);
+  expect(JSON.parse(anew.stdout)).toMatchObject({ resumed_from_row: 0, imported: 600, bad: 2 });
 
   const query = join(home, "query.json");
   await writeFile(query, JSON.stringify({ descriptor: [...generator.vector(7, 0)] }));

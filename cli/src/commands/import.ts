@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { LimError } from "@lim/contracts";
 import { type FacesDb, type ImportResult, openFacesDb } from "@lim/faces-db";
 import { createProgressBoard, formatRate } from "../output.ts";
@@ -13,6 +14,8 @@ export interface ImportCommand {
   dim: number;
   descriptorVersion: number;
   chunkRows?: number | undefined;
+  /** Import every row, also those that an earlier run of the same file committed. */
+  again: boolean;
   json: boolean;
   signal: AbortSignal;
 }
@@ -58,7 +61,7 @@ async function importFile(db: FacesDb, listId: string, command: ImportCommand): 
       listId,
       descriptorVersion: command.descriptorVersion,
       dim: command.dim,
-      sourceKey: source.sourceKey,
+      sourceKey: command.again ? `${source.sourceKey}#${randomUUID()}` : source.sourceKey,
       rows: source.rows,
       ...(command.chunkRows === undefined ? {} : { chunkRows: command.chunkRows }),
       onProgress: ({ imported, bad }) =>
@@ -100,11 +103,15 @@ function report(result: ImportResult, seconds: number, listId: string, json: boo
     );
     return;
   }
-  if (result.resumedFromRow > 0) console.log(`${result.resumedFromRow} rows had been imported before`);
   const rows = result.doneRows - result.resumedFromRow;
-  console.log(
-    `${result.imported} faces imported, ${result.bad} bad rows (${formatRate(rows / Math.max(seconds, 1e-3))} rows/s)`,
-  );
+  if (result.resumedFromRow > 0)
+    console.log(
+      rows === 0
+        ? `all ${result.resumedFromRow} rows of this file were imported before; --again imports them anew`
+        : `went on after row ${result.resumedFromRow}, which an earlier run had reached`,
+    );
+  const rate = rows > 0 ? ` (${formatRate(rows / Math.max(seconds, 1e-3))} rows/s)` : "";
+  console.log(`${result.imported} faces imported, ${result.bad} bad rows${rate}`);
   for (const fault of result.faults) console.log(`  line ${fault.line}: ${fault.reason}`);
   if (result.bad > result.faults.length)
     console.log(`  … and ${result.bad - result.faults.length} more bad rows`);
