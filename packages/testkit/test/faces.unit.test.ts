@@ -75,15 +75,16 @@ describe("synthetic faces", () => {
   });
 
   it.each([
-    ["default 512-dim model", defaultFaceModel],
-    ["128-dim model of Labeled Faces in the Wild", lfwFaceModel],
-    ["hard model", { ...lfwFaceModel, effectiveDim: 48, genuineMean: 0.5, genuineStd: 0.2 }],
-  ])("has the cosines its parameters ask for: %s", (_, params) => {
+    ["default 512-dim model", defaultFaceModel, 0.04],
+    ["128-dim model of Labeled Faces in the Wild", lfwFaceModel, 0.04],
+    // Few effective dimensions leave the families' share of the spread less exact: 8.6 % measured here.
+    ["hard model", { ...lfwFaceModel, effectiveDim: 48, genuineMean: 0.5, genuineStd: 0.2 }, 0.1],
+  ])("has the cosines its parameters ask for: %s", (_, params, spreadTolerance) => {
     const { genuine, impostor } = cosineStats(sample(params, 700, 4), { impostorPairs: 50_000 });
     expect(Math.abs(genuine.mean - params.genuineMean)).toBeLessThan(0.02);
     expect(Math.abs(genuine.std - params.genuineStd)).toBeLessThan(0.015);
-    expect(Math.abs(impostor.mean)).toBeLessThan(0.02);
-    expect(Math.abs(impostor.std * Math.sqrt(params.effectiveDim) - 1)).toBeLessThan(0.1);
+    expect(Math.abs(impostor.mean)).toBeLessThan(0.01);
+    expect(Math.abs(impostor.std * Math.sqrt(params.effectiveDim) - 1)).toBeLessThan(spreadTolerance);
   });
 
   it("has look-alikes: a heavier tail of impostors than independent people, none beyond the same person's usual pictures", () => {
