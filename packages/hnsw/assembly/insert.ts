@@ -1,0 +1,274 @@
+// Insertion (algorithm 1 of the paper), by any number of threads: a lock a node for its links, taken one at a time;
+// readers take none. A link list is changed so that a reader at any point meets only slots that were linked.
+import {
+  coarseDistance,
+  distanceIn,
+  dotFloat32,
+  keyFrom,
+  narrowRow,
+  touchCoarse,
+  useQuery,
+  useSlot,
+} from "./kernels";
+import {
+  baseLinkBytes,
+  batchAt,
+  biasOf,
+  capacityOf,
+  coarseOf,
+  diedOf,
+  dim,
+  efConstruction,
+  entry,
+  fineOf,
+  float32Rows,
+  keptAt,
+  levelOf,
+  linksOf,
+  lockEntry,
+  lockSlot,
+  m,
+  maxLinks,
+  never,
+  noLink,
+  normalise,
+  other8At,
+  planeBytes,
+  query8At,
+  rowBytes,
+  rowKind,
+  rowOf,
+  scaleOf,
+  selectedAt, topAt,
+  setEntry,
+  squared,
+  unlockEntry,
+  unlockSlot,
+  upperLinkBytes,
+} from "./state";
+import { beamSize, beamWalk } from "./beam";
+import { descend, selectFound, walk } from "./walk";
+
+/** Version at which whatever is not removed is visible: building sees slots that no search may return yet. */
+const building: u32 = 0xfffffffe;
+let sink: i32 = 0;
+
+/** Scales the row at `row` to norm 1 (cosine). A row of zeros stays as it is. */
+export function normaliseRow(row: usize): void {
+  const norm = Mathf.sqrt(dotFloat32(row, row, dim));
+  if (!(norm > 0)) return;
+  const factor: f32 = 1 / norm;
+  for (let i: usize = 0; i < dim; i++) store<f32>(row + (i << 2), load<f32>(row + (i << 2)) * factor);
+}
+
+/** Largest component → 127. Returns the scale: value = scale × byte. */
+export function quantise(row: usize, into: usize): f32 {
+  let largest: f32 = 0;
+  for (let i: usize = 0; i < dim; i++) largest = max(largest, abs(load<f32>(row + (i << 2))));
+  if (largest == 0) largest = 1;
+  const factor: f32 = 127 / largest;
+  for (let i: usize = 0; i < dim; i++) store<i8>(into + i, <i8>nearest(load<f32>(row + (i << 2)) * factor));
+  return largest / 127;
+}
+
+function storePlanes(slot: u32, bytes: usize): void {
+  const coarse = coarseOf(slot);
+  const fine = fineOf(slot);
+  const low = i8x16.splat(15);
+  const high = i8x16.splat(-16);
+  const sign = i8x16.splat(-128);
+  for (let at: usize = 0; at < planeBytes; at += 16) {
+    const first = v128.xor(v128.load(bytes + (at << 1)), sign);
+    const last = v128.xor(v128.load(bytes + (at << 1), 16), sign);
+    v128.store(coarse + at, v128.or(v128.and(i16x8.shr_u(first, 4), low), v128.and(last, high)));
+    v128.store(fine + at, v128.or(v128.and(first, low), v128.and(i16x8.shl(last, 4), high)));
+  }
+}
+
+/** Writes the vector at `row` (float32, padded with zeros) into a slot, and makes it the thread's query. */
+function storeVector(slot: u32, row: usize): void {
+  if (normalise) normaliseRow(row);
+  const scale = quantise(row, query8At);
+  storePlanes(slot, query8At);
+  store<f32>(scaleOf(slot), scale);
+  const bias: f32 = squared ? dotFloat32(row, row, dim) : 0;
+  if (squared) store<f32>(biasOf(slot), bias);
+  if (rowKind == float32Rows) memory.copy(rowOf(slot), row, rowBytes);
+  else if (rowKind != 0) narrowRow(row, rowOf(slot), dim);
+  useQuery(query8At, scale, bias);
+}
+
+/**
+ * Neighbour selection by the heuristic (algorithm 4): of `n` keys at `selected`, nearest first, keeps up to `limit` that
+ * are nearer to the owner than to any kept one. Kept keys are at `kept`. Changes the thread's query.
+ */
+export function prune(n: u32, limit: u32): u32 {
+  let kept: u32 = 0;
+  for (let i: u32 = 0; i < n && kept < limit; i++) {
+    const key = load<u64>(selectedAt + (<usize>i << 3));
+    const slot = <u32>key;
+    const distance = distanceIn(key);
+    let diverse = true;
+    if (kept > 0) {
+      useSlot(slot, other8At);
+      for (let j: u32 = 0; j < kept; j++)
+        if (coarseDistance(<u32>load<u64>(keptAt + (<usize>j << 3)), other8At) < distance) {
+          diverse = false;
+          break;
+        }
+    }
+    if (!diverse) continue;
+    store<u64>(keptAt + (<usize>kept << 3), key);
+    kept++;
+  }
+  return kept;
+}
+
+/** Insertion sort of the selected: lists are short. */
+export function sortSelected(n: u32): void {
+  for (let i: u32 = 1; i < n; i++) {
+    const key = load<u64>(selectedAt + (<usize>i << 3));
+    let j = i;
+    while (j > 0) {
+      const before = load<u64>(selectedAt + (<usize>(j - 1) << 3));
+      if (before <= key) break;
+      store<u64>(selectedAt + (<usize>j << 3), before);
+      j--;
+    }
+    store<u64>(selectedAt + (<usize>j << 3), key);
+  }
+}
+
+/** Writes `n` kept keys as a slot's list. The caller holds its lock. */
+export function storeLinks(slot: u32, level: u32, n: u32): void {
+  const list = linksOf(slot, level);
+  const capacity = capacityOf(level);
+  for (let i: u32 = 0; i < n; i++)
+    atomic.store<u32>(list + (<usize>i << 2), <u32>load<u64>(keptAt + (<usize>i << 3)));
+  if (n < capacity) atomic.store<u32>(list + (<usize>n << 2), noLink);
+}
+
+/** Adds `slot` to the links of `owner`; where these are full, the heuristic chooses among all. */
+export function addLink(owner: u32, slot: u32, level: u32): void {
+  lockSlot(owner);
+  const list = linksOf(owner, level);
+  const capacity = capacityOf(level);
+  let n: u32 = 0;
+  let known = false;
+  for (; n < capacity; n++) {
+    const link = load<u32>(list + (<usize>n << 2));
+    if (link == noLink) break;
+    if (link == slot) known = true;
+  }
+  if (known || owner == slot) {
+    unlockSlot(owner);
+    return;
+  }
+  if (n < capacity) {
+    // The end is set before the link: a reader runs into neither an old tail nor past the list.
+    if (n + 1 < capacity) atomic.store<u32>(list + (<usize>(n + 1) << 2), noLink);
+    atomic.store<u32>(list + (<usize>n << 2), slot);
+    unlockSlot(owner);
+    return;
+  }
+  let t = touchCoarse(slot);
+  for (let i: u32 = 0; i < n; i++) t ^= touchCoarse(load<u32>(list + (<usize>i << 2)));
+  sink ^= t;
+  useSlot(owner, other8At);
+  let total: u32 = 0;
+  for (let i: u32 = 0; i <= n; i++) {
+    const one = i < n ? load<u32>(list + (<usize>i << 2)) : slot;
+    if (i < n && load<u32>(diedOf(one)) != never) continue;
+    store<u64>(selectedAt + (<usize>total << 3), keyFrom(coarseDistance(one, other8At), one));
+    total++;
+  }
+  sortSelected(total);
+  storeLinks(owner, level, prune(total, capacity));
+  unlockSlot(owner);
+}
+
+function clearLinks(slot: u32, level: u32): void {
+  for (let l: u32 = 0; l <= level; l++) atomic.store<u32>(linksOf(slot, l), noLink);
+}
+
+/** Links a slot on `level` to the best of the selected, and them to it. */
+function connect(slot: u32, level: u32, n: u32): void {
+  const kept = prune(n, m);
+  lockSlot(slot);
+  // Others may have linked to this slot meanwhile, and it to them: their links stay.
+  const list = linksOf(slot, level);
+  const capacity = capacityOf(level);
+  let have: u32 = 0;
+  while (have < capacity && load<u32>(list + (<usize>have << 2)) != noLink) have++;
+  const before = have;
+  for (let i: u32 = 0; i < kept; i++) {
+    const other = <u32>load<u64>(keptAt + (<usize>i << 3));
+    store<u32>(batchAt + (<usize>i << 2), other);
+    let known = false;
+    for (let j: u32 = 0; j < before; j++) if (load<u32>(list + (<usize>j << 2)) == other) known = true;
+    if (known || have == capacity) continue;
+    if (have + 1 < capacity) atomic.store<u32>(list + (<usize>(have + 1) << 2), noLink);
+    atomic.store<u32>(list + (<usize>have << 2), other);
+    have++;
+  }
+  unlockSlot(slot);
+  for (let i: u32 = 0; i < kept; i++) addLink(load<u32>(batchAt + (<usize>i << 2)), slot, level);
+}
+
+/** Takes `slot` itself out of the selected: another thread may have linked to it already. */
+function withoutSelf(slot: u32, n: u32): u32 {
+  let kept: u32 = 0;
+  for (let i: u32 = 0; i < n; i++) {
+    const key = load<u64>(selectedAt + (<usize>i << 3));
+    if (<u32>key == slot) continue;
+    store<u64>(selectedAt + (<usize>kept << 3), key);
+    kept++;
+  }
+  return kept;
+}
+
+/**
+ * Links a slot whose vector is the thread's query (bytes at `query8At`, constants set by `scale` and `bias`) into every
+ * layer up to its level. `slots` = those in use. Takes the entry's lock for as long as it may become the new entry.
+ */
+export function link(slot: u32, slots: u32, level: u32, scale: f32, bias: f32): void {
+  lockEntry();
+  const from = entry();
+  if (from == 0) {
+    setEntry(slot, level);
+    unlockEntry();
+    return;
+  }
+  const top = <u32>(from >> 32);
+  if (level <= top) unlockEntry();
+  const first = <u32>from - 1;
+  let nearest = keyFrom(coarseDistance(first, query8At), first);
+  for (let l = top; l > level; l--) nearest = descend(query8At, l, nearest);
+  for (let l: i32 = min(level, top); l >= 0; l--) {
+    beamWalk(query8At, nearest, efConstruction, l, slots);
+    const bn = beamSize; for (let i: u32 = 0; i < bn; i++) store<u64>(selectedAt + (<usize>i << 3), load<u64>(topAt + (<usize>i << 3)) & 0xffffffff7fffffff);
+    let n = withoutSelf(slot, bn);
+    if (n > 0) {
+      nearest = load<u64>(selectedAt);
+      connect(slot, l, n);
+      useQuery(query8At, scale, bias);
+    } else if (<u32>nearest != slot) {
+      // Nothing here that is not removed: linked to what is, so that it can be reached.
+      store<u64>(selectedAt, nearest);
+      connect(slot, l, 1);
+      useQuery(query8At, scale, bias);
+    }
+  }
+  if (level > top) {
+    setEntry(slot, level);
+    unlockEntry();
+  }
+}
+
+/** Inserts the vector at `row` into a slot whose key and life span were written. `slots` = those in use. */
+export function insert(slot: u32, row: usize, slots: u32): void {
+  storeVector(slot, row);
+  const level = levelOf(slot);
+  clearLinks(slot, level);
+  link(slot, slots, level, load<f32>(scaleOf(slot)), squared ? load<f32>(biasOf(slot)) : 0);
+}

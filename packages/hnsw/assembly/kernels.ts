@@ -1,0 +1,170 @@
+// Vectors are held in 8 bits with a scale each, split in two planes of 4 bits: u = 16·coarse + fine, value ≈ scale·(u − 128).
+// The graph is walked on the coarse plane alone: half the cache lines, which is what a distance costs. A byte of a plane
+// holds two dimensions; 32 dimensions (16 bytes) are a block: the low halves are its first 16, the high ones its last.
+import { biasOf, coarseOf, dim, fineOf, lowAt, planeBytes, scaleOf, squared } from "./state";
+
+/** Constants of the query that a thread compares with: set by `useQuery`. */
+let queryScale: f32 = 0;
+let queryBias: f32 = 0;
+/** 120.5 × the sum of the query's numbers: takes the offset of the coarse plane back, its lower half at its mean. */
+let coarseOffset: f32 = 0;
+/** 128 × the same sum. */
+let fineOffset: f32 = 0;
+
+/**
+ * Σ nibble·q over one plane and a query of signed bytes. Exact and the same everywhere: |q| ≤ 127 and nibbles ≤ 15, so
+ * pairs are at most 3,810 and eight of them fit the signed 16 bits in which they are added up.
+ */
+@inline function planeDot(plane: usize, query: usize, low: v128): i32 {
+  let sum = i32x4.splat(0);
+  const end = plane + planeBytes;
+  let p = plane;
+  let q = query;
+  while (p < end) {
+    // Four blocks: at most 8 × 3,810 in each lane.
+    let v = v128.load(p);
+    let w = v128.load(p, 16);
+    let a = i16x8.relaxed_dot_i8x16_i7x16_s(v128.load(q), v128.and(v, low));
+    let b = i16x8.relaxed_dot_i8x16_i7x16_s(v128.load(q, 16), v128.and(i16x8.shr_u(v, 4), low));
+    a = i16x8.add(a, i16x8.relaxed_dot_i8x16_i7x16_s(v128.load(q, 32), v128.and(w, low)));
+    b = i16x8.add(b, i16x8.relaxed_dot_i8x16_i7x16_s(v128.load(q, 48), v128.and(i16x8.shr_u(w, 4), low)));
+    sum = i32x4.add(sum, i32x4.extadd_pairwise_i16x8_s(i16x8.add(a, b)));
+    p += 32;
+    q += 64;
+  }
+  sum = i32x4.add(sum, i32x4.shuffle(sum, sum, 2, 3, 0, 1));
+  return i32x4.extract_lane(sum, 0) + i32x4.extract_lane(sum, 1);
+}
+
+/** Reads one word of each cache line of a slot's coarse plane: loads that do not wait for each other. */
+@inline export function touchCoarse(slot: u32): i32 {
+  const p = coarseOf(slot);
+  let s = load<i32>(p) ^ load<i32>(scaleOf(slot));
+  for (let at: usize = 64; at < planeBytes; at += 64) s ^= load<i32>(p + at);
+  return s;
+}
+
+@inline function distanceFrom(slot: u32, dot: f32): f32 {
+  const d = -(dot * load<f32>(scaleOf(slot)) * queryScale);
+  return squared ? d + d + load<f32>(biasOf(slot)) + queryBias : d;
+}
+
+/** Distance of a slot from the query of `useQuery`, by 4 bits: −dot, or the squared distance. */
+@inline export function coarseDistance(slot: u32, query: usize): f32 {
+  return distanceFrom(slot, <f32>(planeDot(coarseOf(slot), query, v128.load(lowAt)) << 4) - coarseOffset);
+}
+/** The same by all 8 bits. */
+@inline export function fineDistance(slot: u32, query: usize): f32 {
+  const dot = (planeDot(coarseOf(slot), query, v128.load(lowAt)) << 4) + planeDot(fineOf(slot), query, v128.load(lowAt));
+  return distanceFrom(slot, <f32>dot - fineOffset);
+}
+
+/** Distances are ordered as unsigned numbers, so that (distance, slot) is one 64-bit key. */
+@inline export function keyFrom(distance: f32, slot: u32): u64 {
+  const bits = reinterpret<u32>(distance);
+  return (<u64>(bits ^ (<u32>(<i32>bits >> 31) | 0x80000000)) << 32) | <u64>slot;
+}
+@inline export function distanceIn(key: u64): f32 {
+  const bits = <u32>(key >> 32);
+  return reinterpret<f32>(bits ^ (<u32>(<i32>~bits >> 31) | 0x80000000));
+}
+
+/** Makes the signed bytes at `query` the thread's query: value = scale × byte, `bias` its squared norm. */
+export function useQuery(query: usize, scale: f32, bias: f32): void {
+  let sums = i32x4.splat(0);
+  for (let at: usize = 0; at < dim; at += 16)
+    sums = i32x4.add(sums, i32x4.extadd_pairwise_i16x8_s(i16x8.extadd_pairwise_i8x16_s(v128.load(query + at))));
+  const sum =
+    i32x4.extract_lane(sums, 0) + i32x4.extract_lane(sums, 1) + i32x4.extract_lane(sums, 2) + i32x4.extract_lane(sums, 3);
+  queryScale = scale;
+  queryBias = bias;
+  coarseOffset = <f32>sum * 120.5;
+  fineOffset = <f32>(sum << 7);
+}
+
+/** Puts a slot's 8-bit numbers at `into` and makes them the thread's query. */
+export function useSlot(slot: u32, into: usize): void {
+  const coarse = coarseOf(slot);
+  const fine = fineOf(slot);
+  const low = i8x16.splat(15);
+  const high = i8x16.splat(-16);
+  const sign = i8x16.splat(-128);
+  for (let at: usize = 0; at < planeBytes; at += 16) {
+    const c = v128.load(coarse + at);
+    const f = v128.load(fine + at);
+    const first = v128.or(v128.and(i16x8.shl(c, 4), high), v128.and(f, low));
+    const last = v128.or(v128.and(c, high), v128.and(i16x8.shr_u(f, 4), low));
+    v128.store(into + (at << 1), v128.xor(first, sign));
+    v128.store(into + (at << 1), v128.xor(last, sign), 16);
+  }
+  useQuery(into, load<f32>(scaleOf(slot)), squared ? load<f32>(biasOf(slot)) : 0);
+}
+
+@inline function sumOf(v: v128): f32 {
+  return (f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1)) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3));
+}
+
+/** Σ a·b of `count` float32 pairs (a multiple of 16) in four times four lanes; no fused operations, so the same everywhere. */
+export function dotFloat32(a: usize, b: usize, count: u32): f32 {
+  let s0 = f32x4.splat(0);
+  let s1 = s0;
+  let s2 = s0;
+  let s3 = s0;
+  const bytes = <usize>count << 2;
+  for (let i: usize = 0; i < bytes; i += 64) {
+    s0 = f32x4.add(s0, f32x4.mul(v128.load(a + i), v128.load(b + i)));
+    s1 = f32x4.add(s1, f32x4.mul(v128.load(a + i, 16), v128.load(b + i, 16)));
+    s2 = f32x4.add(s2, f32x4.mul(v128.load(a + i, 32), v128.load(b + i, 32)));
+    s3 = f32x4.add(s3, f32x4.mul(v128.load(a + i, 48), v128.load(b + i, 48)));
+  }
+  return sumOf(f32x4.add(f32x4.add(s0, s1), f32x4.add(s2, s3)));
+}
+
+/** Squared distance, as `dotFloat32`. */
+export function squaredFloat32(a: usize, b: usize, count: u32): f32 {
+  let s0 = f32x4.splat(0);
+  let s1 = s0;
+  let s2 = s0;
+  let s3 = s0;
+  const bytes = <usize>count << 2;
+  for (let i: usize = 0; i < bytes; i += 64) {
+    const d0 = f32x4.sub(v128.load(a + i), v128.load(b + i));
+    const d1 = f32x4.sub(v128.load(a + i, 16), v128.load(b + i, 16));
+    const d2 = f32x4.sub(v128.load(a + i, 32), v128.load(b + i, 32));
+    const d3 = f32x4.sub(v128.load(a + i, 48), v128.load(b + i, 48));
+    s0 = f32x4.add(s0, f32x4.mul(d0, d0));
+    s1 = f32x4.add(s1, f32x4.mul(d1, d1));
+    s2 = f32x4.add(s2, f32x4.mul(d2, d2));
+    s3 = f32x4.add(s3, f32x4.mul(d3, d3));
+  }
+  return sumOf(f32x4.add(f32x4.add(s0, s1), f32x4.add(s2, s3)));
+}
+
+/** float16 (finite) to float32: the exponent is rebased by a multiplication with 2^112, which also takes subnormals. */
+@inline export function halvesToFloats(halves: v128): v128 {
+  const magnitude = f32x4.mul(
+    i32x4.shl(v128.and(halves, i32x4.splat(0x7fff)), 13),
+    f32x4.splat(reinterpret<f32>(0x77800000)),
+  );
+  return v128.or(magnitude, i32x4.shl(v128.and(halves, i32x4.splat(0x8000)), 16));
+}
+
+/** Widens `count` float16 at `from` to float32 at `into`. */
+export function widenRow(from: usize, into: usize, count: u32): void {
+  for (let i: usize = 0; i < count; i += 4)
+    v128.store(into + (i << 2), halvesToFloats(i32x4.extend_low_i16x8_u(v128.load64_zero(from + (i << 1)))));
+}
+
+/** Narrows `count` float32 to float16, round to nearest even. Beyond 65504 becomes 65504: infinities have no place here. */
+export function narrowRow(from: usize, into: usize, count: u32): void {
+  for (let i: usize = 0; i < count; i++) store<u16>(into + (i << 1), narrow(load<f32>(from + (i << 2))));
+}
+function narrow(value: f32): u16 {
+  const bits = reinterpret<u32>(value);
+  const sign = <u16>((bits >> 16) & 0x8000);
+  const size = min<f32>(abs<f32>(value), 65504);
+  // Below 2^-14 a half has steps of 2^-24: adding 0.5 rounds to them in the low bits of the sum.
+  if (size < 6.103515625e-5) return sign | <u16>(reinterpret<u32>(size + 0.5) - 0x3f000000);
+  const raw = reinterpret<u32>(size);
+  return sign | <u16>((raw - 0x38000000 + 0xfff + ((raw >> 13) & 1)) >> 13);
+}
