@@ -1,4 +1,14 @@
-export { attach, clearEntry, levelOf, outKeysAt, outScoresAt, queriesAt, filterAt } from "./state";
+import { attach as attachState } from "./state";
+import { resetVisits } from "./visits";
+
+export { filterAt, levelOf, outKeysAt, outScoresAt, queriesAt, rowScratchAt } from "./state";
 export { insert } from "./insert";
-export { search, queryAt, setFine } from "./search";
-export { distances, resetVisits } from "./walk";
+export { candidate, collect, finish, rescore, scan, scanRows, search } from "./search";
+export { mendEntry, mendOrphans, sweepRange } from "./sweep";
+export { distances } from "./walk";
+
+/** Makes this instance work on the index whose control block is at `block`, as thread number `thread`. */
+export function attach(block: usize, thread: u32): void {
+  attachState(block, thread);
+  resetVisits();
+}

@@ -11,7 +11,6 @@ import {
   useSlot,
 } from "./kernels";
 import {
-  baseLinkBytes,
   batchAt,
   biasOf,
   capacityOf,
@@ -28,7 +27,6 @@ import {
   lockEntry,
   lockSlot,
   m,
-  maxLinks,
   never,
   noLink,
   normalise,
@@ -39,15 +37,13 @@ import {
   rowKind,
   rowOf,
   scaleOf,
-  selectedAt, topAt,
+  selectedAt,
   setEntry,
   squared,
   unlockEntry,
   unlockSlot,
-  upperLinkBytes,
 } from "./state";
-import { beamSize, beamWalk } from "./beam";
-import { descend, selectFound, walk } from "./walk";
+import { beamWalk, descend, wantedWalk } from "./walk";
 
 /** Version at which whatever is not removed is visible: building sees slots that no search may return yet. */
 const building: u32 = 0xfffffffe;
@@ -215,12 +211,12 @@ function connect(slot: u32, level: u32, n: u32): void {
   for (let i: u32 = 0; i < kept; i++) addLink(load<u32>(batchAt + (<usize>i << 2)), slot, level);
 }
 
-/** Takes `slot` itself out of the selected: another thread may have linked to it already. */
-function withoutSelf(slot: u32, n: u32): u32 {
+/** Takes out of `n` selected what was removed, and `slot` itself: another thread may have linked to it already. */
+function linkable(slot: u32, n: u32): u32 {
   let kept: u32 = 0;
   for (let i: u32 = 0; i < n; i++) {
     const key = load<u64>(selectedAt + (<usize>i << 3));
-    if (<u32>key == slot) continue;
+    if (<u32>key == slot || load<u32>(diedOf(<u32>key)) != never) continue;
     store<u64>(selectedAt + (<usize>kept << 3), key);
     kept++;
   }
@@ -245,9 +241,9 @@ export function link(slot: u32, slots: u32, level: u32, scale: f32, bias: f32): 
   let nearest = keyFrom(coarseDistance(first, query8At), first);
   for (let l = top; l > level; l--) nearest = descend(query8At, l, nearest);
   for (let l: i32 = min(level, top); l >= 0; l--) {
-    beamWalk(query8At, nearest, efConstruction, l, slots);
-    const bn = beamSize; for (let i: u32 = 0; i < bn; i++) store<u64>(selectedAt + (<usize>i << 3), load<u64>(topAt + (<usize>i << 3)) & 0xffffffff7fffffff);
-    let n = withoutSelf(slot, bn);
+    let n = linkable(slot, beamWalk(query8At, nearest, efConstruction, l, slots));
+    // All that is near was removed: what is not is looked for farther away.
+    if (n == 0) n = linkable(slot, wantedWalk(query8At, nearest, efConstruction, l, slots, building, false));
     if (n > 0) {
       nearest = load<u64>(selectedAt);
       connect(slot, l, n);

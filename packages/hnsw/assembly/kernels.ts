@@ -59,6 +59,20 @@ let fineOffset: f32 = 0;
   return distanceFrom(slot, <f32>dot - fineOffset);
 }
 
+/**
+ * Factor of a slot's scale by which its coarse distance may differ from the one by 8 bits: the lower half of each number
+ * is at most 7.5 from its mean, so by Cauchy and Schwarz the dot product is at most 7.5·√dim·|q| from its estimate.
+ */
+export function coarseMargin(query: usize): f32 {
+  let sum: f64 = 0;
+  for (let at: usize = 0; at < dim; at++) {
+    const q = <i32>load<i8>(query + at);
+    sum += <f64>(q * q);
+  }
+  const margin = <f32>(7.6 * Math.sqrt(<f64>dim * sum)) * queryScale;
+  return squared ? margin + margin : margin;
+}
+
 /** Distances are ordered as unsigned numbers, so that (distance, slot) is one 64-bit key. */
 @inline export function keyFrom(distance: f32, slot: u32): u64 {
   const bits = reinterpret<u32>(distance);

@@ -1,13 +1,39 @@
-import { beamSize, beamWalk } from "./beam";
-import { found, pushFound, replaceFarthest, farthest, resetHeaps, overflowed } from "./heaps";
-import {
-  coarseDistance, fineDistance, keyFrom, distanceIn, dotFloat32, squaredFloat32, useQuery, widenRow } from "./kernels";
+// Search of the whole index: by the graph, or by a scan; then a second look at the best by full precision.
+import { farthest, found, pushFound, replaceFarthest, resetHeaps } from "./heaps";
 import { normaliseRow, quantise, sortSelected } from "./insert";
-import { entry, query8At, queriesAt, selectedAt, squared, normalise, dim, rowKind, float32Rows, rowOf, outKeysAt, outScoresAt, keyOf, candidatesAt, topAt } from "./state";
-import { descend, isVisible, selectFound, walk } from "./walk";
+import {
+  coarseDistance,
+  coarseMargin,
+  distanceIn,
+  dotFloat32,
+  fineDistance,
+  keyFrom,
+  squaredFloat32,
+  useQuery,
+  widenRow,
+} from "./kernels";
+import {
+  dim,
+  entry,
+  float32Rows,
+  keyOf,
+  maxResults,
+  normalise,
+  outKeysAt,
+  outScoresAt,
+  queriesAt,
+  query8At,
+  rowKind,
+  rowOf,
+  rowScratchAt,
+  scaleOf,
+  selectedAt,
+  squared,
+} from "./state";
+import { beamWalk, descend, isVisible, isWanted, selectFound, wantedWalk } from "./walk";
 
-@inline export function queryAt(index: u32): usize {
-  return queriesAt + (<usize>index * dim << 2);
+@inline function queryAt(index: u32): usize {
+  return queriesAt + ((<usize>index * dim) << 2);
 }
 
 function prepare(row: usize): void {
@@ -15,41 +41,152 @@ function prepare(row: usize): void {
   const scale = quantise(row, query8At);
   useQuery(query8At, scale, squared ? dotFloat32(row, row, dim) : 0);
 }
-export let fineMode: i32 = 0;
-export function setFine(x: i32): void { fineMode = x; }
 
-export function search(index: u32, k: u32, ef: u32, depth: u32, slots: u32, version: u32, filtered: bool): u32 {
-  const row = queryAt(index);
-  prepare(row);
+@inline function selected(i: u32): u64 {
+  return load<u64>(selectedAt + (<usize>i << 3));
+}
+@inline function select(i: u32, key: u64): void {
+  store<u64>(selectedAt + (<usize>i << 3), key);
+}
+
+/** Keeps the visible of `n` selected. */
+function keepVisible(n: u32, version: u32): u32 {
+  let kept: u32 = 0;
+  for (let i: u32 = 0; i < n; i++) {
+    const key = selected(i);
+    if (isVisible(<u32>key, version)) select(kept++, key);
+  }
+  return kept;
+}
+
+/** The `ef` nearest that the graph leads to, by the coarse plane. */
+function byGraph(ef: u32, slots: u32, version: u32, filtered: bool): u32 {
   const from = entry();
   if (from == 0) return 0;
   const first = <u32>from - 1;
   let nearest = keyFrom(coarseDistance(first, query8At), first);
   for (let l = <u32>(from >> 32); l > 0; l--) nearest = descend(query8At, l, nearest);
-  let n: u32;
-  if (fineMode) { walk(query8At, nearest, max(ef, k), 0, slots, version, filtered); n = selectFound(); }
-  else { beamWalk(query8At, nearest, max(ef, k), 0, slots); n = beamSize; for (let i: u32 = 0; i < n; i++) store<u64>(selectedAt + (<usize>i << 3), load<u64>(topAt + (<usize>i << 3)) & 0xffffffff7fffffff); }
-  if (rowKind != 0 && depth > 0) {
-    n = min(n, max(depth, k));
-    for (let i: u32 = 0; i < n; i++) {
-      const slot = <u32>load<u64>(selectedAt + (<usize>i << 3));
-      let at = rowOf(slot);
-      if (rowKind != float32Rows) { widenRow(at, candidatesAt, dim); at = candidatesAt; }
-      const d = squared ? squaredFloat32(at, row, dim) : -dotFloat32(at, row, dim);
-      store<u64>(selectedAt + (<usize>i << 3), keyFrom(d, slot));
-    }
-  } else {
-    for (let i: u32 = 0; i < n; i++) {
-      const slot = <u32>load<u64>(selectedAt + (<usize>i << 3));
-      store<u64>(selectedAt + (<usize>i << 3), keyFrom(fineDistance(slot, query8At), slot));
-    }
+  if (!filtered) {
+    const n = beamWalk(query8At, nearest, ef, 0, slots);
+    const kept = keepVisible(n, version);
+    // A few that were removed or are not there yet cost a little of ef; where they are many, they must not.
+    if (n - kept <= ef >> 3) return kept;
   }
+  return wantedWalk(query8At, nearest, ef, 0, slots, version, filtered);
+}
+
+/** The `count` nearest of all wanted slots by all 8 bits; the coarse plane rules most of them out, with certainty. */
+function byScan(count: u32, slots: u32, version: u32, filtered: bool): u32 {
+  resetHeaps();
+  const margin = coarseMargin(query8At);
+  let bound: f32 = f32.MAX_VALUE;
+  for (let slot: u32 = 0; slot < slots; slot++) {
+    if (!isWanted(slot, version, filtered)) continue;
+    if (coarseDistance(slot, query8At) - margin * load<f32>(scaleOf(slot)) > bound) continue;
+    const distance = fineDistance(slot, query8At);
+    const key = keyFrom(distance, slot);
+    if (found < count) pushFound(key);
+    else if (key < farthest()) replaceFarthest(key);
+    if (found == count) bound = distanceIn(farthest());
+  }
+  return selectFound();
+}
+
+function rowDistance(row: usize, query: usize): f32 {
+  return squared ? squaredFloat32(row, query, dim) : -dotFloat32(row, query, dim);
+}
+
+/** Distance by the full-precision row in memory. */
+function storedRowDistance(slot: u32, query: usize): f32 {
+  if (rowKind == float32Rows) return rowDistance(rowOf(slot), query);
+  widenRow(rowOf(slot), rowScratchAt, dim);
+  return rowDistance(rowScratchAt, query);
+}
+
+/** Full precision where there is any, else 8 bits. */
+function refine(n: u32, k: u32, depth: u32, row: usize): u32 {
+  const rows = rowKind != 0 && depth > 0;
+  const count = rows ? min(n, max(depth, k)) : n;
+  for (let i: u32 = 0; i < count; i++) {
+    const slot = <u32>selected(i);
+    select(i, keyFrom(rows ? storedRowDistance(slot, row) : fineDistance(slot, query8At), slot));
+  }
+  return finish(count, k);
+}
+
+/** Sorts `n` selected and writes the keys and scores of the best `k`. */
+export function finish(n: u32, k: u32): u32 {
   sortSelected(n);
-  n = min(n, k);
-  for (let i: u32 = 0; i < n; i++) {
-    const key = load<u64>(selectedAt + (<usize>i << 3));
+  const count = min(n, k);
+  for (let i: u32 = 0; i < count; i++) {
+    const key = selected(i);
     store<u32>(outKeysAt + (<usize>i << 2), load<u32>(keyOf(<u32>key)));
     store<f32>(outScoresAt + (<usize>i << 2), squared ? distanceIn(key) : -distanceIn(key));
   }
-  return n;
+  return count;
+}
+
+/** Query number `index`: keys and scores of the `k` nearest that a search of `version` may see. Returns how many. */
+export function search(
+  index: u32,
+  k: u32,
+  ef: u32,
+  depth: u32,
+  slots: u32,
+  version: u32,
+  filtered: bool,
+): u32 {
+  const row = queryAt(index);
+  prepare(row);
+  return refine(byGraph(min(max(ef, k), maxResults), slots, version, filtered), k, depth, row);
+}
+
+/** As `search`, over all slots: exact by 8 bits, then by full precision among the best `depth`. */
+export function scan(index: u32, k: u32, depth: u32, slots: u32, version: u32, filtered: bool): u32 {
+  const row = queryAt(index);
+  prepare(row);
+  return refine(byScan(min(max(depth, k), maxResults), slots, version, filtered), k, depth, row);
+}
+
+/** As `search`, over all rows in memory: exact by full precision. Needs rows. */
+export function scanRows(index: u32, k: u32, slots: u32, version: u32, filtered: bool): u32 {
+  const row = queryAt(index);
+  if (normalise) normaliseRow(row);
+  resetHeaps();
+  const count = min(k, maxResults);
+  for (let slot: u32 = 0; slot < slots; slot++) {
+    if (!isWanted(slot, version, filtered)) continue;
+    const key = keyFrom(storedRowDistance(slot, row), slot);
+    if (found < count) pushFound(key);
+    else if (key < farthest()) replaceFarthest(key);
+  }
+  return finish(selectFound(), k);
+}
+
+/** First half of a search whose rows are elsewhere: leaves candidates, nearest first; returns how many. */
+export function collect(
+  index: u32,
+  k: u32,
+  ef: u32,
+  depth: u32,
+  slots: u32,
+  version: u32,
+  filtered: bool,
+  exact: bool,
+): u32 {
+  prepare(queryAt(index));
+  const wanted = min(max(depth, k), maxResults);
+  const n = exact
+    ? byScan(wanted, slots, version, filtered)
+    : byGraph(min(max(ef, wanted), maxResults), slots, version, filtered);
+  return min(n, wanted);
+}
+
+export function candidate(i: u32): u32 {
+  return <u32>selected(i);
+}
+
+/** Gives candidate `i` its distance by the float32 row at `rowScratchAt`. `finish` ends the search. */
+export function rescore(i: u32, index: u32): void {
+  select(i, keyFrom(rowDistance(rowScratchAt, queryAt(index)), <u32>selected(i)));
 }

@@ -59,6 +59,8 @@ export let keptAt: usize = 0;
 export let batchAt: usize = 0;
 export let outKeysAt: usize = 0;
 export let outScoresAt: usize = 0;
+/** One float32 row, for rows that are read from elsewhere. */
+export let rowScratchAt: usize = 0;
 export let filterAt: usize = 0;
 export let filterBytes: usize = 0;
 
@@ -128,6 +130,8 @@ function attachScratch(start: usize): void {
   at += <usize>maxResults * 4;
   outScoresAt = at;
   at += <usize>maxResults * 4;
+  rowScratchAt = at;
+  at += <usize>dim * 4;
   filterAt = at;
 }
 

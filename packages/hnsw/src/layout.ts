@@ -113,6 +113,7 @@ export function layOut(shape: Shape): Layout {
     64 +
       paddedDim * 4 * maxBatchQueries +
       2 * paddedDim +
+      4 * paddedDim +
       8 * maxCandidates +
       8 * maxResults +
       8 * (maxResults + maxLinks) +

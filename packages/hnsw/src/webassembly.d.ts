@@ -14,7 +14,7 @@ declare namespace WebAssembly {
   interface Global<T> {
     readonly value: T;
   }
-  interface Module {}
+  type Module = object;
   interface Instance {
     readonly exports: Record<string, unknown>;
   }

@@ -1,0 +1,153 @@
+// Repair of the graph after removals. Links to what was removed are replaced by the best of the neighbours of the removed
+// ones; then no live slot leads to a removed one, and these can be used again without old links pointing at new vectors.
+import { link, prune, sortSelected, storeLinks } from "./insert";
+import { coarseDistance, keyFrom, touchCoarse, useSlot } from "./kernels";
+import {
+  bornOf,
+  capacityOf,
+  clearEntry,
+  diedOf,
+  entry,
+  keptAt,
+  levelOf,
+  linksOf,
+  lockEntry,
+  lockSlot,
+  maxResults,
+  never,
+  noLink,
+  outKeysAt,
+  query8At,
+  scaleOf,
+  biasOf,
+  selectedAt,
+  setEntry,
+  squared,
+  unlockEntry,
+  unlockSlot,
+} from "./state";
+import { beginVisit, visit, wasVisited } from "./visits";
+
+let sink: i32 = 0;
+
+/** Free slots, those of a failed change, and those removed at `version` or before. */
+@inline function isGone(slot: u32, version: u32): bool {
+  return load<u32>(diedOf(slot)) <= version;
+}
+
+/** Selects the links of `from` that are not gone and not marked, with their distance; returns the new count. */
+function gather(from: u32, level: u32, version: u32, n: u32): u32 {
+  const list = linksOf(from, level);
+  const capacity = capacityOf(level);
+  let count = n;
+  let t = 0;
+  for (let i: u32 = 0; i < capacity; i++) {
+    const slot = load<u32>(list + (<usize>i << 2));
+    if (slot == noLink) break;
+    if (isGone(slot, version) || !visit(slot)) continue;
+    store<u64>(selectedAt + (<usize>count << 3), slot);
+    count++;
+    t ^= touchCoarse(slot);
+  }
+  sink ^= t;
+  for (let i = n; i < count; i++) {
+    const at = selectedAt + (<usize>i << 3);
+    const slot = <u32>load<u64>(at);
+    store<u64>(at, keyFrom(coarseDistance(slot, query8At), slot));
+  }
+  return count;
+}
+
+/** Repairs one list; false when nothing in it is gone. */
+function repair(slot: u32, level: u32, version: u32, slots: u32): bool {
+  const list = linksOf(slot, level);
+  const capacity = capacityOf(level);
+  let gone: u32 = 0;
+  for (let i: u32 = 0; i < capacity; i++) {
+    const other = load<u32>(list + (<usize>i << 2));
+    if (other == noLink) break;
+    if (isGone(other, version)) gone++;
+  }
+  if (gone == 0) return false;
+  lockSlot(slot);
+  beginVisit(slots);
+  visit(slot);
+  useSlot(slot, query8At);
+  let n = gather(slot, level, version, 0);
+  for (let i: u32 = 0; i < capacity; i++) {
+    const other = load<u32>(list + (<usize>i << 2));
+    if (other == noLink) break;
+    if (isGone(other, version)) n = gather(other, level, version, n);
+  }
+  sortSelected(n);
+  const kept = prune(n, capacity);
+  storeLinks(slot, level, kept);
+  unlockSlot(slot);
+  return true;
+}
+
+/** Repairs the links of the slots from..to-1 to what is gone. Returns how many slots had any. */
+export function sweepRange(from: u32, to: u32, version: u32, slots: u32): u32 {
+  let repaired: u32 = 0;
+  for (let slot = from; slot < to; slot++) {
+    if (isGone(slot, version) || load<u32>(bornOf(slot)) == never) continue;
+    const level = levelOf(slot);
+    let any = false;
+    for (let l: u32 = 0; l <= level; l++) if (repair(slot, l, version, slots)) any = true;
+    if (any) repaired++;
+  }
+  return repaired;
+}
+
+/** After a sweep of all slots: where the entry point is gone, the live slot of the highest level takes its place. */
+export function mendEntry(version: u32, slots: u32): void {
+  const from = entry();
+  if (from == 0 || !isGone(<u32>from - 1, version)) return;
+  let best: u32 = never;
+  let bestLevel: u32 = 0;
+  for (let slot: u32 = 0; slot < slots; slot++) {
+    if (isGone(slot, version)) continue;
+    const level = levelOf(slot);
+    if (best != never && level <= bestLevel) continue;
+    best = slot;
+    bestLevel = level;
+  }
+  lockEntry();
+  if (best == never) clearEntry();
+  else setEntry(best, bestLevel);
+  unlockEntry();
+}
+
+/**
+ * Links slots anew that no level-0 link leads to: pruning and removals leave a few. Returns how many there were. Not
+ * beside insertions or a sweep.
+ */
+export function mendOrphans(slots: u32): u32 {
+  const from = entry();
+  if (from == 0) return 0;
+  beginVisit(slots);
+  visit(<u32>from - 1);
+  const capacity = capacityOf(0);
+  for (let slot: u32 = 0; slot < slots; slot++) {
+    if (load<u32>(diedOf(slot)) != never) continue;
+    const list = linksOf(slot, 0);
+    for (let i: u32 = 0; i < capacity; i++) {
+      const other = load<u32>(list + (<usize>i << 2));
+      if (other == noLink) break;
+      visit(other);
+    }
+  }
+  // Linking uses the selected and the marks: the orphans are noted in the results' place first.
+  let orphans: u32 = 0;
+  for (let slot: u32 = 0; slot < slots && orphans < maxResults; slot++)
+    if (load<u32>(diedOf(slot)) == never && !wasVisited(slot)) {
+      store<u32>(outKeysAt + (<usize>orphans << 2), slot);
+      orphans++;
+    }
+  for (let i: u32 = 0; i < orphans; i++) {
+    const slot = load<u32>(outKeysAt + (<usize>i << 2));
+    useSlot(slot, query8At);
+    link(slot, slots, 0, load<f32>(scaleOf(slot)), squared ? load<f32>(biasOf(slot)) : 0);
+  }
+  return orphans;
+}
