@@ -12,3 +12,9 @@ export function attach(block: usize, thread: u32): void {
   attachState(block, thread);
   resetVisits();
 }
+export { checksum } from "./checksum";
+export {
+  faultSlot, gather, gatherLinks, highestMarked, isFiniteRow, isMarked, markKeyed, markVisible, narrowRows, scatterLinks,
+  settle, validate,
+} from "./validate";
+

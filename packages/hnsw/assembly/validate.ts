@@ -7,7 +7,6 @@ import {
   capacityOf,
   filterAt,
   filterBytes,
-  float16Rows,
   groupBits,
   keyOf,
   levelOf,
@@ -17,7 +16,6 @@ import {
   noLink,
   normalise,
   rowBytes,
-  rowKind,
   rowOf,
   scaleOf,
   squared,
@@ -44,7 +42,7 @@ export let faultSlot: u32 = 0;
 
 @inline function mark(slot: u32): void {
   const at = filterAt + <usize>(slot >> 3);
-  store<u8>(at, load<u8>(at) | <u8>(1 << (slot & 7)));
+  store<u8>(at, <u8>(<u32>load<u8>(at) | (<u32>1 << (slot & 7))));
 }
 
 /** Marks the slots below `slots` that have a key in the thread's bitmap. Returns how many. */
@@ -130,8 +128,8 @@ function checkList(slot: u32, level: u32, slots: u32): u32 {
   const linked = at - list;
   for (; at < end; at += 4)
     if (load<u32>(at) != noLink) return load<u32>(at) < slots ? listUnended : linkOutside;
-  const whole = linked & ~15;
-  if (hasRepeats(list, min((linked + 15) & ~15, (<usize>capacity << 2) & ~15))) return linkRepeated;
+  const whole = min((linked + 15) & ~15, (<usize>capacity << 2) & ~15);
+  if (hasRepeats(list, whole)) return linkRepeated;
   for (let tail = list + whole; tail < list + linked; tail += 4)
     for (let other = list; other < tail; other += 4)
       if (load<u32>(other) == load<u32>(tail)) return linkRepeated;
@@ -236,5 +234,5 @@ export function gatherLinks(into: usize, level: u32, first: u32, count: u32, slo
 export function gather(into: usize, from: usize, bytes: usize, slot: u32, count: u32, empty: u32): void {
   memory.copy(into, from, bytes * count);
   for (let i: u32 = 0; i < count; i++)
-    if (!marked(slot + i)) memory.fill(into + bytes * i, empty, bytes);
+    if (!marked(slot + i)) memory.fill(into + bytes * i, <u8>empty, bytes);
 }
