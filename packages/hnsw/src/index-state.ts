@@ -1,0 +1,27 @@
+import type { Layout } from "./layout.ts";
+import type { FileArgument, FileStep } from "./protocol.ts";
+
+/** An index as files see it. */
+export interface IndexState {
+  memory: WebAssembly.Memory;
+  layout: Layout;
+  /** Slots in use: every slot below was written, none at or above. */
+  used: number;
+  /** A slot is live iff born ≤ committedVersion < died. */
+  committedVersion: number;
+  /** Path of the working file of full-precision rows, where rows are held in a file. */
+  rowsFile: string | undefined;
+}
+
+/** Runs `runFilePart` of file/worker-side.ts in some thread of the pool. Calls may run at the same time. */
+export type RunInPool = (step: FileStep, argument: FileArgument) => Promise<unknown>;
+
+/** What loading needs of the runtime. */
+export interface LoadHost {
+  /** Threads that the layout must have. */
+  threads: number;
+  /** A memory of at least this size; it may hold an earlier index's bytes. Given back by the caller of loadIndex if that fails. */
+  takeMemory(sizeBytes: number): WebAssembly.Memory;
+  /** Opens the memory to the pool's threads. The control block must have been written. */
+  open(memory: WebAssembly.Memory, layout: Layout, rowsFile: string | undefined): RunInPool;
+}

@@ -1,0 +1,57 @@
+/** Keys and versions end here: the word means "none" or "never". */
+export const noWord = 0xffff_ffff;
+export const maxDim = 4096;
+export const minM = 4;
+export const maxM = 128;
+export const maxEfConstruction = 4096;
+export const maxThreads = 16;
+
+export const defaultM = 16;
+export const defaultEfConstruction = 200;
+export const defaultSeed = 1;
+export const defaultEf = 64;
+export const minDefaultDepth = 32;
+export const defaultMaxQueuedCalls = 4096;
+export const defaultSpareMemoryBytes = 512 * 1024 * 1024;
+
+/** Queries × k of one call: the room for its results, 8 bytes each. */
+export const maxCallResults = 1 << 24;
+/** Rows and removals of one change that becomes visible at once. */
+export const maxChangeKeys = 131_072;
+export const maxGetBytes = 1 << 28;
+
+/** Rows of an addition that become visible together, at most; fewer where rows are large. */
+export const sliceRows = 1024;
+export const sliceBytes = 4 * 1024 * 1024;
+/** Rows that a thread inserts before it asks for more work. */
+export const insertRowsPerJob = 64;
+/** Rows that a writer gets done although searches wait, once it had to wait for `maxWriterWaitMs`. */
+export const starvedRows = 16;
+export const maxWriterWaitMs = 50;
+/** A thread is kept free of writing as long as searches were called within this time. */
+export const searchQuietMs = 500;
+/** Slots that a thread sweeps before it looks whether searches wait, and before it asks for more work. */
+export const sweepSlotsPerStep = 64;
+export const sweepSlotsPerJob = 4096;
+/** Batches of searches that a thread has before it, so that it need not wait for the next. */
+export const maxBatchesPerThread = 2;
+
+/** Below so many vectors a scan beats the graph. */
+export const autoExactSize = 1000;
+/** A scan is used where ef reaches this share of all vectors. */
+export const autoExactEfShare = 0.5;
+/** A filter that allows a smaller share of the vectors is answered by a scan. */
+export const autoExactFilterShare = 0.05;
+
+/** Dead slots are swept when they are more than this, and more than 1/64 of those in use. */
+export const minDeadToSweep = 64;
+export const deadShareToSweep = 1 / 64;
+/** Versions are numbered anew before they run out of 32 bits. */
+export const lastVersion = 0xfff0_0000;
+
+/** Work on the main thread is done in steps of about a millisecond. */
+export const wordsPerStep = 262_144;
+export const keysPerStep = 8192;
+/** Staging buffers kept for the next change. */
+export const spareStagings = 2;
+export const maxReportedProblems = 20;
