@@ -23,7 +23,7 @@ import { startBenchServers } from "./servers.ts";
 const help = `Usage: node bench/dist/build.js [options]
   --faces N    descriptors in the list (default 5000)
   --dim N      their dimension (default 512)
-  --engine E   ${engineNameSchema.options.join(" or ")} (default hnswlib)
+  --engine E   ${engineNameSchema.options.join(" or ")} (default ${defaults.engine})
   --rounds N   bare engine and indexer in turn, N times; figures are medians (default 1)
   --json PATH  where to write the figures (default reports/bench-build.json)`;
 
@@ -54,7 +54,7 @@ function readOptions(): Options | undefined {
     options: {
       faces: { type: "string", default: "5000" },
       dim: { type: "string", default: String(defaults.descriptorDim) },
-      engine: { type: "string", default: "hnswlib" },
+      engine: { type: "string", default: defaults.engine as string },
       rounds: { type: "string", default: "1" },
       json: { type: "string", default: "reports/bench-build.json" },
       help: { type: "boolean", default: false },
@@ -82,7 +82,11 @@ async function buildBare(options: Options, vectors: Float32Array): Promise<numbe
   try {
     const startedMs = performance.now();
     const step = bareBatchRows * options.dim;
-    for (let at = 0; at < vectors.length; at += step) await index.add(vectors.subarray(at, at + step));
+    for (let at = 0; at < vectors.length; at += step) {
+      const rows = vectors.subarray(at, at + step);
+      const positions = Uint32Array.from({ length: rows.length / options.dim }, (_, i) => index.slots + i);
+      await index.add(positions, rows);
+    }
     return (performance.now() - startedMs) / 1000;
   } finally {
     await index.close();

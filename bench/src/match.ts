@@ -23,7 +23,7 @@ import { startBenchServers } from "./servers.ts";
 const help = `Usage: node bench/dist/match.js [options]
   --faces N      faces in the list (default 5000)
   --dim N        their dimension (default 512)
-  --engine E     ${engineNameSchema.options.join(" or ")} (default hnswlib)
+  --engine E     ${engineNameSchema.options.join(" or ")} (default ${defaults.engine})
   --callers L    numbers of callers, each with one request at a time (default 1,8,64)
   --seconds N    time of each measurement (default 3)
   --limit N      matches asked for (default 10)
@@ -63,7 +63,7 @@ function readOptions(): Options | undefined {
     options: {
       faces: { type: "string", default: "5000" },
       dim: { type: "string", default: String(defaults.descriptorDim) },
-      engine: { type: "string", default: "hnswlib" },
+      engine: { type: "string", default: defaults.engine as string },
       callers: { type: "string", default: "1,8,64" },
       seconds: { type: "string", default: "3" },
       limit: { type: "string", default: "10" },

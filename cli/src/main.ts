@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { isLimError, LimError } from "@lim/contracts";
+import { type EngineName, engineNames, isLimError, LimError } from "@lim/contracts";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { runImport } from "./commands/import.ts";
 import { listIndexes, removeIndex } from "./commands/indexes.ts";
@@ -33,6 +33,10 @@ function share(text: string): number {
   if (text.trim() === "" || !(value >= 0 && value <= 1))
     throw new InvalidArgumentError("must be a number from 0 to 1.");
   return value;
+}
+
+function engineOption(): Option {
+  return new Option("--engine <engine>", "engine of new indexes").choices([...engineNames]);
 }
 
 function requireUrl(name: string, value: string | undefined): string {
@@ -76,7 +80,7 @@ const program = new Command("lim")
   .addHelpText(
     "after",
     "\nEnvironment: REDIS_URL, DATABASE_URL, LIM_MANAGER_URL, LIM_DESCRIPTOR_DIM (512), LIM_DESCRIPTOR_VERSION (1)," +
-      "\n  LIM_STORAGE_ROOT and LIM_HOME (for lim up).\nExit codes: 0 done, 1 failed, 2 wrong use or settings, 3 imported with bad rows, 130 interrupted.",
+      `\n  LIM_ENGINE (${settings.engine}), LIM_STORAGE_ROOT and LIM_HOME (for lim up).\nExit codes: 0 done, 1 failed, 2 wrong use or settings, 3 imported with bad rows, 130 interrupted.`,
   );
 
 program
@@ -84,9 +88,15 @@ program
   .description("start the whole stack on this machine and keep it up until Ctrl-C")
   .option("--min-list <faces>", "faces that make a list worth an index (default: 50000)", positive)
   .option("--free-ports", "any free ports instead of 5180 to 5201", false)
-  .action((options: { minList?: number; freePorts: boolean }) =>
+  .addOption(engineOption().default(settings.engine))
+  .action((options: { minList?: number; freePorts: boolean; engine: EngineName }) =>
     action((signal) =>
-      runUp({ settings, minIndexingListSize: options.minList, freePorts: options.freePorts, signal }),
+      runUp({
+        settings: { ...settings, engine: options.engine },
+        minIndexingListSize: options.minList,
+        freePorts: options.freePorts,
+        signal,
+      }),
     ),
   );
 
@@ -99,7 +109,8 @@ program
   .option("--names <file.csv>", "who is on each row: columns identity and image")
   .option("--dim <n>", "numbers of a descriptor", positive, settings.dim)
   .option("--report <file>", "where the report goes", "reports/demo.json")
-  .action((options: { faces?: string; names?: string; dim: number; report: string }) =>
+  .addOption(engineOption().default(settings.engine))
+  .action((options: { faces?: string; names?: string; dim: number; report: string; engine: EngineName }) =>
     action((signal) => runDemo({ settings, ...options, signal })),
   );
 

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { defaults, LimError } from "@lim/contracts";
+import { defaults, type EngineName, engineNames, LimError } from "@lim/contracts";
 
 /** What `lim` takes from the environment; the options of a command win over it. */
 export interface CliSettings {
@@ -16,6 +16,8 @@ export interface CliSettings {
   demoHome: string;
   descriptorVersion: number;
   dim: number;
+  /** Of new indexes. */
+  engine: EngineName;
 }
 
 export const projectRoot = fileURLToPath(new URL("../../", import.meta.url));
@@ -30,6 +32,14 @@ function positiveInteger(name: string, text: string | undefined, fallback: numbe
 
 function optional(text: string | undefined): string | undefined {
   return text === undefined || text === "" ? undefined : text;
+}
+
+function engineOf(text: string | undefined): EngineName {
+  const wanted = optional(text) ?? defaults.engine;
+  const engine = engineNames.find((name) => name === wanted);
+  if (!engine)
+    throw new LimError("bad_settings", `LIM_ENGINE must be ${engineNames.join(" or ")}, not "${wanted}"`);
+  return engine;
 }
 
 export function readSettings(env: Readonly<Record<string, string | undefined>> = process.env): CliSettings {
@@ -47,5 +57,6 @@ export function readSettings(env: Readonly<Record<string, string | undefined>> =
       defaults.descriptorVersion,
     ),
     dim: positiveInteger("LIM_DESCRIPTOR_DIM", env.LIM_DESCRIPTOR_DIM, defaults.descriptorDim),
+    engine: engineOf(env.LIM_ENGINE),
   };
 }

@@ -9,6 +9,7 @@ import type { IndexStorage, PublishedIndex, StorageListing } from "./port.ts";
 import { byNewestFirst, createStorage } from "./storage.ts";
 
 export { storageLimits } from "./layout.ts";
+export type { LoadAdapter } from "./opening.ts";
 export * from "./port.ts";
 
 /** Opens (and creates where missing) a storage root on a local or shared file system. */

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { LimError, uuidSchema } from "@lim/contracts";
+import { type IndexMeta, LimError, uuidSchema } from "@lim/contracts";
 
 /** Named limits of the storage. */
 export const storageLimits = {
@@ -35,9 +35,26 @@ export const storageLimits = {
   openProbeVectors: 8,
 } as const;
 
-export const fileNames = { meta: "meta.json", index: "index.dat", ids: "ids.dat" } as const;
-export type DataFile = (typeof fileNames)["index" | "ids"];
-export const dataFiles: readonly DataFile[] = [fileNames.index, fileNames.ids];
+export const fileNames = {
+  meta: "meta.json",
+  index: "index.dat",
+  ids: "ids.dat",
+  vectors: "vectors.dat",
+} as const;
+export type DataFile = keyof IndexMeta["files"];
+const dataFiles: readonly DataFile[] = [fileNames.index, fileNames.ids, fileNames.vectors];
+
+/** Every file of an index but meta.json itself, with its size and hash. */
+export function dataFilesOf(files: IndexMeta["files"]): { name: DataFile; size: number; sha256: string }[] {
+  return dataFiles.flatMap((name) => {
+    const entry = files[name];
+    return entry ? [{ name, ...entry }] : [];
+  });
+}
+
+export function sizeOf(files: IndexMeta["files"]): number {
+  return dataFilesOf(files).reduce((sum, { size }) => sum + size, 0);
+}
 
 export class Layout {
   readonly root: string;

@@ -3,7 +3,7 @@ import { constants, open, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type IndexMeta, indexMetaFormatVersion, indexMetaSchema, LimError } from "@lim/contracts";
 import { exists, isMissing, storageError } from "./files.ts";
-import { dataFiles, fileNames, type Layout, storageLimits } from "./layout.ts";
+import { dataFilesOf, fileNames, type Layout, sizeOf, storageLimits } from "./layout.ts";
 import type { PublishedIndex } from "./port.ts";
 
 async function readBounded(path: string): Promise<string> {
@@ -86,18 +86,15 @@ export async function readPublished(
   const folder = layout.index(label, indexId);
   try {
     const meta = parseMeta(await readBounded(join(folder, fileNames.meta)), label, indexId);
-    let sizeBytes = 0;
-    for (const name of dataFiles) {
+    for (const { name, size: expected } of dataFilesOf(meta.files)) {
       const { size } = await stat(join(folder, name));
-      const expected = meta.files[name].size;
       if (size !== expected)
         throw new LimError(
           "index_refused",
           `${name} is ${size < expected ? "truncated" : "extended"}: ${size} bytes, not ${expected}`,
         );
-      sizeBytes += size;
     }
-    return { indexId, label, meta, sizeBytes };
+    return { indexId, label, meta, sizeBytes: sizeOf(meta.files) };
   } catch (thrown) {
     if (!isMissing(thrown)) throw storageError(thrown, `reading index ${indexId}`);
     if (!(await exists(folder))) return undefined;

@@ -2,9 +2,9 @@ import { mkdir, mkdtemp, open, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { type EngineName, type IndexMeta, LimError } from "@lim/contracts";
-import { type EngineAdapter, type KeyedIndex, openKeyedIndex } from "@lim/vector-index";
+import { type EngineAdapter, type EngineFiles, type KeyedIndex, openKeyedIndex } from "@lim/vector-index";
 import { digestFile, exists, type FileDigest, isMissing, namesIn, storageError } from "./files.ts";
-import { dataFiles, fileNames, type Layout, storageLimits } from "./layout.ts";
+import { type DataFile, dataFilesOf, fileNames, type Layout, storageLimits } from "./layout.ts";
 import { isMarked } from "./marks.ts";
 import { readPublished } from "./meta.ts";
 import type { OpenedIndex } from "./port.ts";
@@ -84,12 +84,8 @@ export async function verifyPublished(
 ): Promise<IndexMeta> {
   const { meta } = await published(layout, label, indexId);
   try {
-    for (const name of dataFiles)
-      assertDigest(
-        name,
-        await digestFile(join(layout.index(label, indexId), name), { signal }),
-        meta.files[name],
-      );
+    for (const { name, ...expected } of dataFilesOf(meta.files))
+      assertDigest(name, await digestFile(join(layout.index(label, indexId), name), { signal }), expected);
   } catch (thrown) {
     throw await judged(layout, label, indexId, thrown);
   }
@@ -108,15 +104,18 @@ async function scratched<T>(scratchDir: string, needBytes: number, work: () => P
   }
 }
 
-/** Copies into `scratch`, a folder of this opening. */
+interface VerifiedCopy {
+  files: EngineFiles;
+  ids: Uint8Array;
+}
+
+/** Copies what the engine reads into `scratch`, a folder of this opening, and the ids into memory. */
 async function copyVerified(
   folder: string,
   meta: IndexMeta,
-  scratch: string,
-  signal: AbortSignal | undefined,
-): Promise<{ ids: Uint8Array; copyPath: string }> {
-  const copyPath = join(scratch, fileNames.index);
-  const expected = meta.files[fileNames.index];
+  options: { scratch: string; withVectors: boolean; signal: AbortSignal | undefined },
+): Promise<VerifiedCopy> {
+  const { scratch, withVectors, signal } = options;
   const ids = new Uint8Array(meta.files[fileNames.ids].size);
   let filled = 0;
   const idsDigest = await digestFile(join(folder, fileNames.ids), {
@@ -127,25 +126,28 @@ async function copyVerified(
     },
   });
   assertDigest(fileNames.ids, idsDigest, meta.files[fileNames.ids]);
-  const copying = <T>(work: () => Promise<T>) => scratched(dirname(scratch), expected.size, work);
-  const copy = await copying(() => open(copyPath, "wx", 0o600));
-  try {
-    const indexDigest = await digestFile(join(folder, fileNames.index), {
-      signal,
-      sink: (chunk) => copying(() => copy.writeFile(chunk)),
-    });
-    assertDigest(fileNames.index, indexDigest, expected);
-  } finally {
-    await copy.close();
-  }
-  return { ids, copyPath };
+  const copied = async (name: DataFile, expected: FileDigest) => {
+    const copyPath = join(scratch, name);
+    const copying = <T>(work: () => Promise<T>) => scratched(dirname(scratch), expected.size, work);
+    const copy = await copying(() => open(copyPath, "wx", 0o600));
+    try {
+      const sink = (chunk: Uint8Array) => copying(() => copy.writeFile(chunk));
+      assertDigest(name, await digestFile(join(folder, name), { signal, sink }), expected);
+    } finally {
+      await copy.close();
+    }
+    return copyPath;
+  };
+  const index = await copied(fileNames.index, meta.files[fileNames.index]);
+  const vectors = meta.files[fileNames.vectors];
+  if (!vectors || !withVectors) return { ids, files: { index } };
+  return { ids, files: { index, vectors: await copied(fileNames.vectors, vectors) } };
 }
 
 /** Loads verified bytes into a new object and checks that it holds what meta says. */
 export async function loadVerified(
   adapter: EngineAdapter,
-  path: string,
-  ids: Uint8Array,
+  { files, ids }: VerifiedCopy,
   expected: Pick<IndexMeta, "dim" | "slots" | "count" | "params">,
   signal: AbortSignal | undefined,
 ): Promise<KeyedIndex> {
@@ -156,7 +158,7 @@ export async function loadVerified(
       `ids name ${expected.slots - removed.length} faces, meta ${expected.count}`,
     );
   const index = await adapter.load({
-    path,
+    files,
     dim: expected.dim,
     slots: expected.slots,
     removed,
@@ -190,8 +192,12 @@ export async function openPublished(
   });
   let keyed: KeyedIndex | undefined;
   try {
-    const { ids, copyPath } = await copyVerified(layout.index(label, indexId), meta, scratch, signal);
-    keyed = await loadVerified(await loadAdapter(meta.engine.name), copyPath, ids, meta, signal);
+    const adapter = await loadAdapter(meta.engine.name);
+    const withVectors = adapter.readsVectors;
+    const folder = layout.index(label, indexId);
+    const copy = await copyVerified(folder, meta, { scratch, withVectors, signal });
+    keyed = await loadVerified(adapter, copy, meta, signal);
+    const { ids } = copy;
     const positions = samplePositions(ids, storageLimits.openProbeVectors);
     const vectors = await keyed.index.read(positions, { signal });
     if ((await selfFoundShare(keyed, ids, positions, vectors, signal)) < 0.5)

@@ -2,9 +2,6 @@ import { LimError, readUuid, uuidBytes } from "@lim/contracts";
 import { createExactIndex, type KeyedIndex } from "@lim/vector-index";
 import { storageLimits } from "./layout.ts";
 
-/** Largest float32 rounding that a unit vector's product with itself may show. */
-const selfTolerance = 1e-4;
-
 /** Positions of `ids` that hold a face, at most `most`, evenly spread. */
 export function samplePositions(ids: Uint8Array, most: number): Uint32Array {
   const live: number[] = [];
@@ -39,7 +36,7 @@ export async function selfFoundShare(
   let found = 0;
   answers.forEach((matches, i) => {
     const own = readUuid(ids, (positions[i] ?? 0) * uuidBytes);
-    const equals = matches.filter(([, similarity]) => similarity >= 1 - selfTolerance);
+    const equals = matches.filter(([, similarity]) => similarity >= 1 - keyed.index.similarityTolerance);
     // Where as many others have the same vector, any of them is a right answer.
     if (equals.some(([faceId]) => faceId === own) || equals.length === limit) found++;
   });

@@ -14,7 +14,7 @@ import {
   syncPath,
   writeDurably,
 } from "./files.ts";
-import { dataFiles, fileNames, isFolderId, type Layout, storageLimits } from "./layout.ts";
+import { type DataFile, fileNames, isFolderId, type Layout, sizeOf, storageLimits } from "./layout.ts";
 import { isMarked } from "./marks.ts";
 import { formatMeta, readPublished } from "./meta.ts";
 import { type LoadAdapter, loadVerified, verifyPublished } from "./opening.ts";
@@ -156,8 +156,10 @@ class StagedAttempt implements Staging {
       await assertNotRemoved(this.context.layout, this.indexId);
       const phases = { ...options.phases };
       const onPhase = options.onPhase ?? (() => {});
-      const recall = await timed(phases, "verify", () => this.save(keyed, content, options, onPhase));
-      const files = await timed(phases, "store", () => this.store(options, onPhase));
+      const { recall, written } = await timed(phases, "verify", () =>
+        this.save(keyed, content, options, onPhase),
+      );
+      const files = await timed(phases, "store", () => this.store(written, options, onPhase));
       onPhase("publish", 0, 1);
       const meta = this.metaOf(keyed, content, { files, recall, phases });
       const published = await this.reveal(meta, options.signal);
@@ -181,24 +183,23 @@ class StagedAttempt implements Staging {
     if (keyed.count === 0) throw new LimError("empty_list", "an index without faces is not published");
   }
 
-  /** Writes the files, reopens them in a new object and compares. Returns the sampled recall. */
+  /** Writes the files, reopens them in a new object and compares. Returns the sampled recall and what was written. */
   private async save(
     keyed: KeyedIndex,
     content: StagedContent,
     { signal }: PublishOptions,
     onPhase: NonNullable<PublishOptions["onPhase"]>,
-  ): Promise<number> {
+  ): Promise<{ recall: number; written: readonly DataFile[] }> {
     onPhase("verify", 0, 3);
-    const indexPath = join(this.work, fileNames.index);
+    const paths = { index: join(this.work, fileNames.index), vectors: join(this.work, fileNames.vectors) };
     const ids = keyed.exportIds();
     await stat(this.work);
-    await keyed.index.save(indexPath, { signal });
+    const saved = await keyed.index.save(paths, { signal });
     await writeDurably(join(this.work, fileNames.ids), ids);
     onPhase("verify", 1, 3);
     const reopened = await loadVerified(
       await this.context.loadAdapter(content.engine),
-      indexPath,
-      ids,
+      { files: saved.vectors ? paths : { index: paths.index }, ids },
       {
         dim: keyed.index.dim,
         slots: keyed.index.slots,
@@ -214,29 +215,39 @@ class StagedAttempt implements Staging {
     try {
       const recall = await verifyReopened(reopened, keyed, ids, signal);
       onPhase("verify", 3, 3);
-      return recall;
+      const written: DataFile[] = [fileNames.index, fileNames.ids];
+      return { recall, written: saved.vectors ? [...written, fileNames.vectors] : written };
     } finally {
       await reopened.close();
     }
   }
 
   private async store(
+    written: readonly DataFile[],
     { signal }: PublishOptions,
     onPhase: NonNullable<PublishOptions["onPhase"]>,
   ): Promise<IndexMeta["files"]> {
-    const total = dataFiles.length;
-    onPhase("store", 0, total);
-    const [index, ids] = await Promise.all(
-      dataFiles.map(async (name) => {
+    onPhase("store", 0, written.length);
+    const digests = await Promise.all(
+      written.map(async (name) => {
         const path = join(this.work, name);
         const digest = await digestFile(path, { signal });
         await syncPath(path);
-        return digest;
+        return [name, digest] as const;
       }),
     );
+    const {
+      [fileNames.index]: index,
+      [fileNames.ids]: ids,
+      [fileNames.vectors]: vectors,
+    } = Object.fromEntries(digests);
     if (!index || !ids) throw new LimError("internal", "a data file was not hashed");
-    onPhase("store", total, total);
-    return { [fileNames.index]: index, [fileNames.ids]: ids };
+    onPhase("store", written.length, written.length);
+    return {
+      [fileNames.index]: index,
+      [fileNames.ids]: ids,
+      ...(vectors ? { [fileNames.vectors]: vectors } : {}),
+    };
   }
 
   private metaOf(
@@ -294,8 +305,7 @@ class StagedAttempt implements Staging {
       await moveToTrash(layout, this.label, this.indexId);
       throw thrown;
     }
-    const sizeBytes = dataFiles.reduce((sum, name) => sum + meta.files[name].size, 0);
-    return { indexId: this.indexId, label: this.label, meta, sizeBytes };
+    return { indexId: this.indexId, label: this.label, meta, sizeBytes: sizeOf(meta.files) };
   }
 
   /** The id is there already: an earlier attempt's verified index is as good as this one, anything else a conflict. */

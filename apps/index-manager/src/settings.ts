@@ -126,7 +126,7 @@ export const settingsShape = {
   },
   engine: {
     env: "LIM_ENGINE",
-    schema: engineNameSchema.default("hnswlib").describe("Engine of new indexes"),
+    schema: engineNameSchema.default(defaults.engine).describe("Engine of new indexes"),
   },
   m: { env: "LIM_M", schema: wholeNumber(2, 100).default(defaults.m).describe("Neighbours of a node") },
   efConstruction: {

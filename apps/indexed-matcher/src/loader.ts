@@ -1,6 +1,6 @@
 import { LimError } from "@lim/contracts";
 import type { FacesDb } from "@lim/faces-db";
-import type { IndexStorage, PublishedIndex } from "@lim/index-storage";
+import type { IndexStorage, LoadAdapter, PublishedIndex } from "@lim/index-storage";
 import { catchUpPacketFaces, followFeed } from "./follow-feed.ts";
 import { IndexHolder } from "./index-holder.ts";
 import type { LabelSlot } from "./label-slot.ts";
@@ -10,6 +10,8 @@ export interface LoaderDeps {
   storage: Pick<IndexStorage, "open">;
   db: Pick<FacesDb, "readPacket" | "listStates">;
   budget: MemoryBudget;
+  /** As the storage loads engines. */
+  loadAdapter: LoadAdapter;
 }
 
 /**
@@ -24,7 +26,8 @@ export async function loadIndex(
   signal: AbortSignal,
 ): Promise<IndexHolder> {
   const { label, indexId } = index;
-  const release = deps.budget.reserve(await estimateLoadBytes(index.meta));
+  const engine = await deps.loadAdapter(index.meta.engine.name);
+  const release = deps.budget.reserve(estimateLoadBytes(engine, index.meta));
   try {
     const opened = await deps.storage.open({ label, indexId, signal });
     const holder = new IndexHolder({ ...opened, sizeBytes: index.sizeBytes });

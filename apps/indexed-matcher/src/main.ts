@@ -2,8 +2,9 @@ import { randomUUID } from "node:crypto";
 import { isLimError } from "@lim/contracts";
 import { connectRedis } from "@lim/coordination";
 import { openFacesDb } from "@lim/faces-db";
-import { openIndexStorage } from "@lim/index-storage";
+import { type LoadAdapter, openIndexStorage } from "@lim/index-storage";
 import { createLogger, Registry as MetricRegistry, redactUrl, runService } from "@lim/service-kit";
+import { loadEngine } from "@lim/vector-index";
 import { buildApp } from "./app.ts";
 import { createMatcher, type Matcher } from "./matcher.ts";
 import { maxParallelPasses } from "./refresher.ts";
@@ -25,7 +26,8 @@ async function main(signal: AbortSignal): Promise<void> {
     maxConnections: maxParallelPasses + otherConnections,
     applicationName: "lim-indexed-matcher",
   });
-  const storage = await openIndexStorage({ root: settings.storageRoot });
+  const loadAdapter: LoadAdapter = (name) => loadEngine(name, { rerank: settings.rerank });
+  const storage = await openIndexStorage({ root: settings.storageRoot, loadAdapter });
   const registry = new Registry();
   const metrics = new MetricRegistry();
   let matcherId = "";
@@ -56,7 +58,7 @@ async function main(signal: AbortSignal): Promise<void> {
     const address = app.server.address();
     const port = typeof address === "object" && address ? address.port : settings.port;
     matcherId = `${settings.matcherHost}:${port}`;
-    matcher = createMatcher({ settings, matcherId, registry, redis, db, storage, log, metrics });
+    matcher = createMatcher({ settings, matcherId, registry, redis, db, storage, loadAdapter, log, metrics });
     log.info(
       {
         url: `http://${matcherId}`,

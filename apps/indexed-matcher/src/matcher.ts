@@ -8,7 +8,7 @@ import {
   type RedisConnection,
 } from "@lim/coordination";
 import type { FacesDb } from "@lim/faces-db";
-import type { IndexStorage } from "@lim/index-storage";
+import type { IndexStorage, LoadAdapter } from "@lim/index-storage";
 import type { Logger, Registry as MetricRegistry } from "@lim/service-kit";
 import { MatchService } from "./match-service.ts";
 import { MemoryBudget, memoryTotalBytes } from "./memory-budget.ts";
@@ -26,6 +26,7 @@ export interface MatcherDeps {
   redis: RedisConnection;
   db: FacesDb;
   storage: IndexStorage;
+  loadAdapter: LoadAdapter;
   log: Logger;
   metrics: MetricRegistry;
 }
@@ -38,7 +39,7 @@ export interface Matcher {
 
 /** Wires what makes a matcher: registry, reconcile loop, refresh, streams and label keys. */
 export function createMatcher(deps: MatcherDeps): Matcher {
-  const { settings, matcherId, registry, redis, db, storage, log } = deps;
+  const { settings, matcherId, registry, redis, db, storage, loadAdapter, log } = deps;
   const keys = {
     ...defaultKeyNames,
     consumerGroup: settings.consumerGroup,
@@ -71,6 +72,7 @@ export function createMatcher(deps: MatcherDeps): Matcher {
       limitBytes: memoryTotalBytes() * settings.memoryLimitRatio,
       residentBytes: () => process.memoryUsage.rss(),
     }),
+    loadAdapter,
     metrics,
     log,
     periodMs: settings.reloadPeriodMs,

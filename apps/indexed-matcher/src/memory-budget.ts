@@ -1,6 +1,6 @@
 import { totalmem } from "node:os";
 import { type IndexMeta, LimError } from "@lim/contracts";
-import { loadEngine } from "@lim/vector-index";
+import type { EngineAdapter } from "@lim/vector-index";
 
 const bytesPerId = 16;
 const mebibyte = 1024 * 1024;
@@ -13,8 +13,10 @@ export function memoryTotalBytes(): number {
 }
 
 /** Upper estimate of the resident bytes of an index once loaded. */
-export async function estimateLoadBytes(meta: IndexMeta): Promise<number> {
-  const engine = await loadEngine(meta.engine.name);
+export function estimateLoadBytes(
+  engine: Pick<EngineAdapter, "estimateMemoryBytes">,
+  meta: IndexMeta,
+): number {
   const params = { m: meta.params.m, efConstruction: meta.params.ef_construction };
   const index = engine.estimateMemoryBytes({ dim: meta.dim, capacity: meta.slots, params });
   return index + meta.slots * bytesPerId;

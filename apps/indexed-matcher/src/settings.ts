@@ -9,6 +9,7 @@ import {
   loadSettings,
   wholeNumber,
 } from "@lim/service-kit";
+import { defaultRerank, rerankKinds } from "@lim/vector-index";
 import { z } from "zod";
 
 const shape = {
@@ -73,6 +74,13 @@ const shape = {
     schema: wholeNumber(1, 10_000)
       .default(defaults.efSearch)
       .describe("Candidates that a search keeps: more is slower and finds more"),
+  },
+  rerank: {
+    env: "LIM_RERANK",
+    schema: z
+      .enum(rerankKinds)
+      .default(defaultRerank)
+      .describe("Engine hnsw: where the vectors are that put candidates in exact order; off: nowhere"),
   },
   memoryLimitRatio: {
     env: "LIM_MEMORY_LIMIT_RATIO",

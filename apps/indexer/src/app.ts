@@ -1,4 +1,4 @@
-import { buildRequestSchema, indexerStateSchema, stopRequestSchema } from "@lim/contracts";
+import { buildRequestSchema, defaults, indexerStateSchema, stopRequestSchema } from "@lim/contracts";
 import { createHttpApp, errorResponses, type HealthCheck, type Registry } from "@lim/service-kit";
 import type { FastifyBaseLogger, FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
@@ -27,7 +27,7 @@ const exampleRequest: z.input<typeof buildRequestSchema> = {
   ...exampleStop,
   list_id: "018f6f2e-0000-4000-8000-000000000002",
   mode: "rebuild",
-  engine: "hnswlib",
+  engine: defaults.engine,
   params: { m: 16, ef_construction: 200 },
   descriptor_version: 1,
   dim: 512,

@@ -63,6 +63,7 @@ export async function runUp({
       LIM_STORAGE_ROOT: storageRoot,
       LIM_DESCRIPTOR_DIM: String(settings.dim),
       LIM_DESCRIPTOR_VERSION: String(settings.descriptorVersion),
+      LIM_ENGINE: settings.engine,
       ...(minIndexingListSize === undefined
         ? {}
         : { LIM_MIN_INDEXING_LIST_SIZE: String(minIndexingListSize) }),

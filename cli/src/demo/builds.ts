@@ -107,7 +107,7 @@ async function followBuild(
 /** The engine alone on the same vectors: both lists one after the other, as one process would. */
 export async function measureBareBuild(context: DemoContext): Promise<void> {
   const { source, signal } = context;
-  const adapter = await loadEngine("hnswlib");
+  const adapter = await loadEngine(context.engine);
   const params = { m: defaults.m, efConstruction: defaults.efConstruction };
   const sample = source.medium;
   const vectors = new Float32Array(sample.faces.length * source.dim);
@@ -115,7 +115,7 @@ export async function measureBareBuild(context: DemoContext): Promise<void> {
   const index = await adapter.create({ dim: source.dim, capacity: sample.faces.length, params, signal });
   try {
     const startedMs = performance.now();
-    await index.add(vectors, { signal });
+    await index.add(Uint32Array.from(sample.faces.keys()), vectors, { signal });
     const rate = sample.faces.length / ((performance.now() - startedMs) / 1000);
     context.report.figure("build_per_s_bare", rate);
   } finally {

@@ -1,4 +1,4 @@
-import { LimError, type Match, type Task, writeUuid } from "@lim/contracts";
+import { type EngineName, LimError, type Match, type Task, writeUuid } from "@lim/contracts";
 import type { FacesDb } from "@lim/faces-db";
 import type { SearchPlugin } from "@lim/search-plugin";
 import type { Servers, Service, ServiceKind } from "@lim/testkit";
@@ -11,6 +11,7 @@ import type { DemoList, FaceSource, Probe } from "./source.ts";
 /** What the demo's steps share. */
 export interface DemoContext {
   source: FaceSource;
+  engine: EngineName;
   servers: Servers;
   storageRoot: string;
   services: Service[];

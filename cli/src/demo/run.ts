@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { LimError } from "@lim/contracts";
+import { type EngineName, LimError } from "@lim/contracts";
 import { openFacesDb } from "@lim/faces-db";
 import { reapLeftovers } from "@lim/local-servers";
 import { createSearchPlugin } from "@lim/search-plugin";
@@ -28,6 +28,7 @@ export interface DemoCommand {
   names?: string;
   dim: number;
   report: string;
+  engine: EngineName;
   signal: AbortSignal;
 }
 
@@ -39,7 +40,7 @@ export async function runDemo(command: DemoCommand): Promise<number> {
   const home = command.settings.demoHome;
   await cleanUpAfterKilledRuns(home);
   const source = await sourceOf(command);
-  console.log(`LIM demo: ${source.description}`);
+  console.log(`LIM demo: ${source.description}, engine ${command.engine}`);
   const report = new ReportBuilder();
   const runId = randomUUID().slice(0, 8);
   const dir = join(home, `run-${process.pid}`);
@@ -158,6 +159,7 @@ async function prepare(
         }),
     LIM_DESCRIPTOR_DIM: String(source.dim),
     LIM_DESCRIPTOR_VERSION: String(settings.descriptorVersion),
+    LIM_ENGINE: command.engine,
   };
   const kinds: readonly ServiceKind[] = ["indexer", "indexed-matcher", "index-manager"];
   for (const kind of kinds)
@@ -177,6 +179,7 @@ async function prepare(
   cleanUps.push(() => plugin.close());
   return {
     source,
+    engine: command.engine,
     servers,
     storageRoot,
     services,

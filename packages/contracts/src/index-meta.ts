@@ -2,7 +2,8 @@ import { z } from "zod";
 import { uuidSchema } from "./ids.ts";
 import { limits } from "./limits.ts";
 
-export const engineNames = ["hnswlib"] as const;
+/** `hnswlib`: the library of that name by its native Node module. `hnsw`: `packages/hnsw`, in WebAssembly. */
+export const engineNames = ["hnswlib", "hnsw"] as const;
 export const engineNameSchema = z.enum(engineNames);
 export type EngineName = z.infer<typeof engineNameSchema>;
 
@@ -57,7 +58,12 @@ export const indexMetaSchema = z.strictObject({
     phases: z.record(z.string(), z.number().nonnegative()),
   }),
   recall: z.strictObject({ k: z.int().positive(), sampled: z.number().min(0).max(1) }),
-  files: z.strictObject({ "index.dat": fileEntrySchema, "ids.dat": fileEntrySchema }),
+  files: z.strictObject({
+    "index.dat": fileEntrySchema,
+    "ids.dat": fileEntrySchema,
+    /** Vectors in full precision, of engines whose index.dat does not hold them. */
+    "vectors.dat": fileEntrySchema.optional(),
+  }),
   /**
    * Of the JSON text of all other fields, in the file's order and without white space: a flipped digit of the revision
    * would pass for another revision. Absent in the first files of this format.

@@ -1,3 +1,5 @@
+import type { EngineName } from "./index-meta.ts";
+
 /** Named limits that several services share. A limit of one service only lives in that service. */
 export const limits = {
   minDim: 8,
@@ -24,6 +26,8 @@ export const defaults = {
   matcherPort: 5200,
   descriptorDim: 512,
   descriptorVersion: 1,
+  /** Engine of new indexes. */
+  engine: "hnswlib" as EngineName,
   m: 16,
   efConstruction: 200,
   efSearch: 128,

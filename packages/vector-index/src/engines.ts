@@ -1,24 +1,33 @@
 import type { EngineName } from "@lim/contracts";
-import type { EngineAdapter } from "./port.ts";
+import { defaultRerank, type EngineAdapter, type EngineOptions, type RerankKind } from "./port.ts";
 
-const loaded = new Map<EngineName, Promise<EngineAdapter>>();
+const loaded = new Map<string, Promise<EngineAdapter>>();
 
-async function load(name: EngineName): Promise<EngineAdapter> {
+async function load(name: EngineName, rerank: RerankKind): Promise<EngineAdapter> {
   switch (name) {
     case "hnswlib": {
       const { loadHnswlib } = await import("./hnswlib/adapter.ts");
       return loadHnswlib();
     }
+    case "hnsw": {
+      const { loadHnsw } = await import("./hnsw/adapter.ts");
+      return loadHnsw(rerank);
+    }
   }
 }
 
-/** Loads an engine on first use, so that who never builds or serves an index needs no native module. */
-export function loadEngine(name: EngineName): Promise<EngineAdapter> {
-  const known = loaded.get(name);
+/**
+ * Loads an engine on first use, so that who never builds or serves an index needs none, and who uses one needs no
+ * other: `hnswlib` is a native module that may not be installed.
+ */
+export function loadEngine(name: EngineName, options: EngineOptions = {}): Promise<EngineAdapter> {
+  const { rerank = defaultRerank } = options;
+  const key = `${name} ${rerank}`;
+  const known = loaded.get(key);
   if (known) return known;
-  const loading = load(name);
-  loaded.set(name, loading);
+  const loading = load(name, rerank);
+  loaded.set(key, loading);
   // A failure (not installed, not built) may be remedied without a restart: it is not kept.
-  loading.catch(() => loaded.delete(name));
+  loading.catch(() => loaded.delete(key));
   return loading;
 }

@@ -3,6 +3,7 @@ import { LimError, type Match, readUuid, uuidBytes } from "@lim/contracts";
 import { assertIdBytes, IdTable, isZeroId } from "./id-table.ts";
 import { vectorIndexLimits } from "./limits.ts";
 import type { Cancellable, VectorIndex } from "./port.ts";
+import { FreePositions } from "./positions.ts";
 
 /** State of one face in a change: its vector, or gone. */
 export interface KeyedChange {
@@ -28,9 +29,13 @@ export interface KeyedIndex {
   has(faceId: string): boolean;
   /**
    * Bulk insertion for builds: `faceIds` n × 16 bytes, distinct and not present yet; `vectors` n × dim. Neither is
-   * copied at the call: they must not change before the promise settles.
+   * copied at the call: they must not change before the promise settles. `threads` as in `VectorIndex.add`.
    */
-  addNew(faceIds: Uint8Array, vectors: Float32Array, options?: Cancellable): Promise<void>;
+  addNew(
+    faceIds: Uint8Array,
+    vectors: Float32Array,
+    options?: Cancellable & { threads?: number },
+  ): Promise<void>;
   /** One atomic step towards searches. A face in both lists is `bad_input`. */
   apply(change: KeyedChange, options?: Cancellable): Promise<AppliedCounts>;
   /** One answer a query (n × dim): at most `limit` faces with similarity ≥ threshold, best first, unique by face. */
@@ -73,8 +78,10 @@ class KeyedIndexOverEngine implements KeyedIndex {
   private readonly ids: IdTable;
   /** One byte a position: 1 = removed. */
   private removed: Uint8Array;
+  /** Where new positions begin. */
   private positions: number;
-  /** Changes one after another: each needs to know the positions that it will get. */
+  private readonly freed = new FreePositions();
+  /** Changes one after another: each chooses positions by the outcome of those before. */
   private lastChange: Promise<unknown> = Promise.resolve();
   private waitingChanges = 0;
 
@@ -92,12 +99,16 @@ class KeyedIndexOverEngine implements KeyedIndex {
     if (ids.length !== this.positions * uuidBytes)
       throw new LimError("index_refused", `${ids.length} bytes of ids for ${this.positions} positions`);
     this.ids.writeAll(ids);
+    const free: number[] = [];
     for (let position = 0; position < this.positions; position++) {
-      if (this.ids.isZero(position)) this.removed[position] = 1;
-      else if (!this.ids.linkNew(position))
+      if (this.ids.isZero(position)) {
+        this.removed[position] = 1;
+        free.push(position);
+      } else if (!this.ids.linkNew(position))
         throw new LimError("index_refused", `face ${this.ids.textOf(position)} is in the ids twice`);
       if (position % vectorIndexLimits.fillSliceIds === vectorIndexLimits.fillSliceIds - 1) yield;
     }
+    if (this.index.reusesPositions) this.freed.retire(free);
     if (this.count !== this.index.count)
       throw new LimError(
         "index_refused",
@@ -113,36 +124,40 @@ class KeyedIndexOverEngine implements KeyedIndex {
     return this.ids.find(faceId) !== undefined;
   }
 
-  addNew(faceIds: Uint8Array, vectors: Float32Array, options: Cancellable = {}): Promise<void> {
+  addNew(
+    faceIds: Uint8Array,
+    vectors: Float32Array,
+    options: Cancellable & { threads?: number } = {},
+  ): Promise<void> {
     return this.alone(async () => {
       const rows = vectors.length / this.index.dim;
       assertIdBytes(faceIds, rows);
-      const first = this.positions;
-      this.grow(first + rows);
+      const taken = this.take(rows);
       // Linked one by one, so that a duplicate within the batch is found as one that was there already.
       let linked = 0;
       try {
-        for (; linked < rows; linked++) {
+        for (const position of taken) {
           const id = faceIds.subarray(linked * uuidBytes, (linked + 1) * uuidBytes);
           if (isZeroId(faceIds, linked)) throw new LimError("bad_input", "the all-zero face id is reserved");
           if (this.ids.findBytes(faceIds, linked) !== undefined)
             throw new LimError("bad_input", `face ${readUuid(id)} is in the index already or named twice`);
-          this.ids.write(first + linked, id);
-          this.ids.link(first + linked);
+          this.ids.write(position, id);
+          this.ids.link(position);
+          linked++;
         }
-        if (rows > 0) this.expect(first, await this.index.add(vectors, options));
+        if (rows > 0) await this.index.add(Uint32Array.from(taken), vectors, options);
       } catch (thrown) {
-        for (let i = 0; i < linked; i++) this.ids.unlink(first + i);
-        this.abandon(first);
+        for (const position of taken.slice(0, linked)) this.ids.unlink(position);
+        this.abandon(taken);
         throw thrown;
       }
-      this.positions = first + rows;
+      this.occupy(taken);
     });
   }
 
   apply(change: KeyedChange, options: Cancellable = {}): Promise<AppliedCounts> {
     return this.alone(async () => {
-      const { dim } = this.index;
+      const { dim, reusesPositions } = this.index;
       const wanted = this.distinct(change);
       const counts: AppliedCounts = { added: 0, replaced: 0, removed: 0, unchanged: 0 };
       const unchanged = await this.unchangedOf(wanted.upserts, options);
@@ -153,7 +168,7 @@ class KeyedIndexOverEngine implements KeyedIndex {
         if (position === undefined) counts.added++;
         else {
           counts.replaced++;
-          remove.push(position);
+          if (!reusesPositions) remove.push(position);
         }
       }
       for (const position of wanted.removals) {
@@ -164,25 +179,32 @@ class KeyedIndexOverEngine implements KeyedIndex {
         }
       }
       if (upserts.length + remove.length === 0) return counts;
-      const first = this.positions;
-      const add = new Float32Array(upserts.length * dim);
-      this.grow(first + upserts.length);
-      upserts.forEach(({ faceId, vector }, i) => {
-        add.set(vector, i * dim);
-        this.ids.writeText(first + i, faceId);
+      const keptPosition = (position: number | undefined) => (reusesPositions ? position : undefined);
+      const moving = upserts.filter(({ position }) => keptPosition(position) === undefined);
+      const taken = this.take(moving.length);
+      const vectors = new Float32Array(upserts.length * dim);
+      const positions = new Uint32Array(upserts.length);
+      let next = 0;
+      upserts.forEach(({ faceId, vector, position }, i) => {
+        vectors.set(vector, i * dim);
+        const kept = keptPosition(position);
+        const at = kept ?? taken[next++] ?? 0;
+        positions[i] = at;
+        if (kept === undefined) this.ids.writeText(at, faceId);
       });
       try {
-        this.expect(first, await this.index.change({ add, remove: Uint32Array.from(remove) }, options));
+        await this.index.change({ add: { positions, vectors }, remove: Uint32Array.from(remove) }, options);
       } catch (thrown) {
-        this.abandon(first);
+        this.abandon(taken);
         throw thrown;
       }
       for (const position of remove) {
         this.ids.unlink(position);
         this.removed[position] = 1;
       }
-      for (let i = 0; i < upserts.length; i++) this.ids.link(first + i);
-      this.positions = first + upserts.length;
+      if (reusesPositions) this.freed.retire(remove);
+      for (const position of taken) this.ids.link(position);
+      this.occupy(taken);
       return counts;
     });
   }
@@ -192,28 +214,34 @@ class KeyedIndexOverEngine implements KeyedIndex {
     options: Cancellable & { limit: number; ef: number; threshold?: number },
   ): Promise<Match[][]> {
     const { limit, ef, threshold = 0, signal } = options;
-    const found = await this.index.search(queries, { k: limit, ef, signal });
-    const answers: Match[][] = [];
-    for (let query = 0; query < found.counts.length; query++) {
-      const matches: Match[] = [];
-      const faces = new Set<string>();
-      const start = query * found.k;
-      for (let i = start; i < start + (found.counts[query] ?? 0); i++) {
-        const similarity = found.similarities[i] ?? 0;
-        if (similarity < threshold) break;
-        const faceId = this.ids.textOf(found.positions[i] ?? 0);
-        if (faces.has(faceId)) continue;
-        faces.add(faceId);
-        matches.push([faceId, similarity]);
+    const ticket = this.freed.enter();
+    try {
+      const found = await this.index.search(queries, { k: limit, ef, signal });
+      const answers: Match[][] = [];
+      for (let query = 0; query < found.counts.length; query++) {
+        const matches: Match[] = [];
+        const faces = new Set<string>();
+        const start = query * found.k;
+        for (let i = start; i < start + (found.counts[query] ?? 0); i++) {
+          const similarity = found.similarities[i] ?? 0;
+          if (similarity < threshold) break;
+          const faceId = this.ids.textOf(found.positions[i] ?? 0);
+          if (faces.has(faceId)) continue;
+          faces.add(faceId);
+          matches.push([faceId, similarity]);
+        }
+        answers.push(matches);
       }
-      answers.push(matches);
+      return answers;
+    } finally {
+      this.freed.leave(ticket);
     }
-    return answers;
   }
 
   exportIds(): Uint8Array {
-    const out = new Uint8Array(this.positions * uuidBytes);
-    for (let position = 0; position < this.positions; position++)
+    const { slots } = this.index;
+    const out = new Uint8Array(slots * uuidBytes);
+    for (let position = 0; position < slots; position++)
       if (this.removed[position] !== 1) out.set(this.ids.idBytes(position), position * uuidBytes);
     return out;
   }
@@ -263,19 +291,33 @@ class KeyedIndexOverEngine implements KeyedIndex {
     return unchanged;
   }
 
-  /** Positions that a failed change used up in the engine belong to nobody. */
-  private abandon(first: number): void {
-    this.positions = Math.max(first, this.index.slots);
-    this.grow(this.positions);
-    this.removed.fill(1, first, this.positions);
+  /** Positions for new vectors: those that are free again, then new ones. */
+  private take(rows: number): number[] {
+    const taken = this.freed.take(rows);
+    for (let next = this.positions; taken.length < rows; next++) taken.push(next);
+    this.grow(this.positions + rows);
+    return taken;
   }
 
-  private expect(first: number, actual: number): void {
-    if (first !== actual)
+  private occupy(taken: readonly number[]): void {
+    for (const position of taken) {
+      this.removed[position] = 0;
+      this.positions = Math.max(this.positions, position + 1);
+    }
+    if (this.positions !== this.index.slots)
       throw new LimError(
         "engine_failed",
-        `positions begin at ${actual}, expected ${first}: the index was changed past its ids`,
+        `the engine has used ${this.index.slots} positions, ${this.positions} are known: it was changed past its ids`,
       );
+  }
+
+  /** Positions that a failed change used up in the engine belong to nobody; a search may have seen some of them. */
+  private abandon(taken: readonly number[]): void {
+    this.positions = Math.max(this.positions, this.index.slots);
+    this.grow(this.positions);
+    const used = taken.filter((position) => position < this.positions);
+    for (const position of used) this.removed[position] = 1;
+    if (this.index.reusesPositions) this.freed.retire(used);
   }
 
   private grow(positions: number): void {

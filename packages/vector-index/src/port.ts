@@ -8,7 +8,7 @@ export interface EngineParams {
   /** Neighbours per node above level 0 (2 × m on level 0). */
   m: number;
   efConstruction: number;
-  /** Seed of the level generator: one seed and one order of insertion give one graph. */
+  /** Seed of the level generator: one seed, one order of insertion and one thread give one graph. */
   seed?: number;
 }
 
@@ -22,60 +22,106 @@ export interface SearchResults {
   similarities: Float32Array;
 }
 
+/** Vectors (n × dim, unit norm, row by row) and where each goes. */
+export interface PlacedVectors {
+  /** n distinct positions. */
+  positions: Uint32Array;
+  vectors: Float32Array;
+}
+
+/** Paths of an index's files. */
+export interface EngineFiles {
+  index: string;
+  /** Vectors in full precision, where the engine keeps them apart from the graph. */
+  vectors?: string;
+}
+
 /**
- * Approximate index over unit vectors that are addressed by dense positions 0..slots-1. All work runs off
- * the caller's thread; calls on one index are carried out one after another, in call order. One exception: a
- * long `add` goes in slices, between which searches and reads run and its signal is heard; its rows become
- * visible slice by slice, and an abort or failure hides those added so far (their positions stay used).
- * Every method throws LimError: `bad_input` for arguments (checked before any native code sees them),
- * `engine_failed` for what the engine reports or when its thread died, `aborted` when the signal fired
- * before the work began.
+ * Approximate index over unit vectors at positions that the caller names. All work runs off the caller's thread.
+ * Changes of one index are carried out one after another, in call order. Searches and reads run between or beside
+ * them: they see every change whose promise had settled when they were called, and of one that runs meanwhile all or
+ * nothing. One exception: a long `add` goes in slices, its rows become visible slice by slice, and its signal is heard
+ * in between; an abort or failure hides those added so far.
+ * Every method throws LimError: `bad_input` for arguments (checked before the engine sees them, nothing changes),
+ * `out_of_memory` where a change passes what the engine can hold, `engine_failed` for what the engine reports or when
+ * its thread died, `overloaded` past the limit of waiting calls, `aborted` when the signal fired before the work began.
  */
 export interface VectorIndex {
   readonly engine: { name: EngineName; version: string };
   readonly dim: number;
-  /** Positions handed out so far, removed ones included. */
+  /**
+   * Whether a removed position may be given to another vector, and `change` may replace the vector of a live one.
+   * Where false every added position must be new and they must be consecutive: slots, slots + 1, …
+   */
+  readonly reusesPositions: boolean;
+  /** One past the highest position that was ever used, also by a change that failed half way. */
   readonly slots: number;
   /** Positions that a search can return. */
   readonly count: number;
   readonly capacity: number;
   /** Estimated resident bytes, all threads. */
   readonly memoryBytes: number;
+  /** How far a reported similarity may lie from the exact one. */
+  readonly similarityTolerance: number;
   /**
-   * Adds `vectors` (n × dim, unit norm, row by row) and returns the first of their n consecutive positions.
-   * Grows the capacity when needed. Rows must be finite and of unit norm within 1e-3, else `bad_input`
-   * and nothing is added. The array is copied at the call, unless its buffer is shared: then it is not
-   * copied and must not change before the promise settles.
+   * Adds vectors at positions that hold none, and grows the capacity when needed. Rows must be finite and of unit norm
+   * within 1e-3, else `bad_input` and nothing is added. Arrays are copied at the call, unless their buffer is shared:
+   * then they are not copied and must not change before the promise settles.
+   * `threads`: that insert at once, where the engine can; default all. With one the graph depends on nothing but the
+   * seed and the order of insertion.
    */
-  add(vectors: Float32Array, options?: Cancellable): Promise<number>;
+  add(
+    positions: Uint32Array,
+    vectors: Float32Array,
+    options?: Cancellable & { threads?: number },
+  ): Promise<void>;
   /** Hides positions from all later searches. Unknown or already removed positions are `bad_input`, nothing changes. */
   remove(positions: Uint32Array, options?: Cancellable): Promise<void>;
-  /** Adds and removes as one step: no search sees one without the other. Returns the first position of the added. */
-  change(change: { add: Float32Array; remove: Uint32Array }, options?: Cancellable): Promise<number>;
+  /**
+   * Adds and removes as one step: no search sees one without the other. With `reusesPositions` an added position may
+   * be a live one, whose vector is replaced. A position in both lists is `bad_input`.
+   */
+  change(change: { add: PlacedVectors; remove: Uint32Array }, options?: Cancellable): Promise<void>;
   /** `queries` is n × dim. `k` above the count gives fewer results; `ef` below k is raised to k. */
   search(queries: Float32Array, options: Cancellable & { k: number; ef: number }): Promise<SearchResults>;
-  /** Vectors as the engine holds them, n × dim. For verification and sampled recall. */
+  /** Vectors as the engine holds them, n × dim, of unit norm. For verification and sampled recall. */
   read(positions: Uint32Array, options?: Cancellable): Promise<Float32Array>;
-  /** Writes the engine's file; resolves when its bytes were written and read back by size. Not durable: no fsync. */
-  save(path: string, options?: Cancellable): Promise<void>;
+  /**
+   * Writes the engine's files; resolves when their bytes were written and are whole. Not durable: no fsync. Tells
+   * whether there is a file of vectors.
+   */
+  save(files: Required<EngineFiles>, options?: Cancellable): Promise<{ vectors: boolean }>;
   /** Ends its threads and hands its memory back. Pending calls reject with `aborted`. Idempotent. */
   close(): Promise<void>;
+}
+
+/** Where an engine that keeps vectors apart from its graph holds their full precision, by which it re-ranks. */
+export const rerankKinds = ["float32", "float16", "file", "off"] as const;
+export type RerankKind = (typeof rerankKinds)[number];
+export const defaultRerank: RerankKind = "float32";
+
+/** How an engine is to run. Engines to which an option means nothing ignore it. */
+export interface EngineOptions {
+  rerank?: RerankKind;
 }
 
 export interface EngineAdapter {
   readonly name: EngineName;
   readonly version: string;
+  /** Whether `load` reads the file of vectors, where there is one. */
+  readonly readsVectors: boolean;
   create(
     options: Cancellable & { dim: number; capacity: number; params: EngineParams },
   ): Promise<VectorIndex>;
   /**
-   * Loads a file into a new object. The caller has verified the file's checksum and keeps it unchanged
-   * meanwhile. The header is checked against `dim` and `slots` before the engine reads it;
-   * `removed` positions are checked to be hidden. Throws `index_refused` on anything that does not fit.
+   * Loads files into a new object. The caller has verified their checksums and keeps them unchanged meanwhile; they
+   * may go once the promise has settled. What they hold is checked against `dim`, `slots` and `params.m` before it is
+   * used, and the live positions must be 0..slots-1 without `removed`. Throws `index_refused` on anything that does
+   * not fit, `out_of_memory` on what the engine cannot hold.
    */
   load(
     options: Cancellable & {
-      path: string;
+      files: EngineFiles;
       dim: number;
       slots: number;
       removed: Uint32Array;

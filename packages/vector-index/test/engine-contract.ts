@@ -3,13 +3,24 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { EngineAdapter, VectorIndex } from "../src/port.ts";
-import { dotOf, row, unitVectors } from "./fixtures.ts";
+import { dotOf, nothing, placed, range, row, unitVectors } from "./fixtures.ts";
 
 const dim = 32;
 const params = { m: 8, efConstruction: 80 };
 
+/** What the engines' documents say differently. */
+export interface EngineTraits {
+  /** As `VectorIndex.reusesPositions`. */
+  reusesPositions: boolean;
+  savesVectors: boolean;
+}
+
 /** What every engine's adapter must hold to. */
-export function describeEngineContract(name: string, loadAdapter: () => Promise<EngineAdapter>): void {
+export function describeEngineContract(
+  name: string,
+  loadAdapter: () => Promise<EngineAdapter>,
+  traits: EngineTraits,
+): void {
   describe(`engine contract: ${name}`, () => {
     let adapter: EngineAdapter;
     const opened: VectorIndex[] = [];
@@ -29,12 +40,19 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
     const filled = async (n: number, seed = 1) => {
       const index = await create(n);
       const vectors = unitVectors(n, dim, seed);
-      await index.add(vectors);
+      await append(index, vectors);
       return { index, vectors };
     };
-    const load = async (path: string, slots: number, removed: number[] = [], over: object = {}) => {
+    const append = async (index: VectorIndex, vectors: Float32Array) => {
+      const first = index.slots;
+      await index.add(range(first, Math.ceil(vectors.length / dim)), vectors);
+      return first;
+    };
+    const filesAt = (at: string) => ({ index: join(folder, at), vectors: join(folder, `${at}.vectors`) });
+    const load = async (at: string, slots: number, removed: number[] = [], over: object = {}) => {
+      const { index: path, vectors } = filesAt(at);
       const index = await adapter.load({
-        path,
+        files: { index: path, ...(traits.savesVectors ? { vectors } : {}) },
         dim,
         slots,
         removed: Uint32Array.from(removed),
@@ -45,11 +63,11 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
       return index;
     };
 
-    it("gives consecutive positions, grows past its capacity and finds each vector", async () => {
+    it("grows past its capacity and finds each vector", async () => {
       const index = await create(10);
       const vectors = unitVectors(300, dim, 2);
-      expect(await index.add(vectors.subarray(0, 5 * dim))).toBe(0);
-      expect(await index.add(vectors.subarray(5 * dim))).toBe(5);
+      await index.add(range(0, 5), vectors.subarray(0, 5 * dim));
+      await index.add(range(5, 295), vectors.subarray(5 * dim));
       expect([index.slots, index.count, index.capacity >= 300]).toEqual([300, 300, true]);
       const found = await index.search(vectors, { k: 1, ef: 100 });
       expect(Array.from(found.positions)).toEqual(Array.from({ length: 300 }, (_, i) => i));
@@ -72,11 +90,13 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
       for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, 1.5]) {
         const batch = unitVectors(200, dim, 3);
         batch[150 * dim + 3] = bad;
-        await expect(index.add(batch)).rejects.toMatchObject({ errorName: "bad_input" });
+        await expect(append(index, batch)).rejects.toMatchObject({ errorName: "bad_input" });
         await expect(index.search(batch, { k: 1, ef: 10 })).rejects.toMatchObject({ errorName: "bad_input" });
       }
-      await expect(index.add(new Float32Array(dim))).rejects.toMatchObject({ errorName: "bad_input" });
-      await expect(index.add(new Float32Array(dim + 1))).rejects.toMatchObject({ errorName: "bad_input" });
+      await expect(append(index, new Float32Array(dim))).rejects.toMatchObject({ errorName: "bad_input" });
+      await expect(append(index, new Float32Array(dim + 1))).rejects.toMatchObject({
+        errorName: "bad_input",
+      });
       expect(index.slots).toBe(20);
       expect((await index.search(row(vectors, dim, 3), { k: 1, ef: 10 })).positions[0]).toBe(3);
     });
@@ -90,8 +110,10 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
         });
         await expect(index.read(Uint32Array.of(4))).rejects.toMatchObject({ errorName: "bad_input" });
       }
-      const change = { add: row(vectors, dim, 1), remove: Uint32Array.of(4) };
-      await expect(index.change(change)).rejects.toMatchObject({ errorName: "bad_input" });
+      const add = placed(20, row(vectors, dim, 1), dim);
+      const both = index.reusesPositions ? [Uint32Array.of(4), Uint32Array.of(20)] : [Uint32Array.of(4)];
+      for (const remove of both)
+        await expect(index.change({ add, remove })).rejects.toMatchObject({ errorName: "bad_input" });
       expect([index.slots, index.count]).toEqual([20, 19]);
     });
 
@@ -113,11 +135,11 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
       const vectors = unitVectors(3, dim, 5);
       const query = row(vectors, dim, 0);
       expect(Array.from((await index.search(query, { k: 5, ef: 10 })).counts)).toEqual([0]);
-      await index.add(vectors);
+      await append(index, vectors);
       expect(Array.from((await index.search(query, { k: 5, ef: 1 })).counts)).toEqual([3]);
       await index.remove(Uint32Array.of(0, 1, 2));
       expect(Array.from((await index.search(query, { k: 5, ef: 10 })).counts)).toEqual([0]);
-      await index.add(query);
+      await append(index, query);
       expect((await index.search(query, { k: 5, ef: 10 })).positions[0]).toBe(3);
     });
 
@@ -126,12 +148,19 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
       const query = row(vectors, dim, 7);
       let held = 7;
       for (let round = 0; round < 20; round++) {
-        const before = index.search(query, { k: 40 + round, ef: 200 });
-        const changed = index.change({ add: query, remove: Uint32Array.of(held) });
-        const after = index.search(query, { k: 40 + round, ef: 200 });
-        const [first, next, second] = await Promise.all([before, changed, after]);
-        expect([first.counts[0], first.positions[0]]).toEqual([40, held]);
-        expect([second.counts[0], second.positions[0]]).toEqual([40, next]);
+        const next = 40 + round;
+        const look = () => index.search(query, { k: 40 + round, ef: 200 });
+        const before = look();
+        const changed = index.change({ add: placed(next, query, dim), remove: Uint32Array.of(held) });
+        const beside = Array.from({ length: 5 }, look);
+        await changed;
+        const after = look();
+        expect((await after).positions[0]).toBe(next);
+        for (const found of await Promise.all([before, after, ...beside])) {
+          const positions = Array.from(found.positions.subarray(0, found.counts[0]));
+          expect(positions).toHaveLength(40);
+          expect(positions.filter((position) => position === held || position === next)).toHaveLength(1);
+        }
         held = next;
       }
     });
@@ -139,22 +168,75 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
     it("answers searches between the slices of a long addition, which an abort ends without a trace", async () => {
       const { index, vectors } = await filled(50);
       const abort = new AbortController();
-      const adding = index.add(unitVectors(3000, dim, 9), { signal: abort.signal });
+      const adding = index.add(range(50, 3000), unitVectors(3000, dim, 9), { signal: abort.signal });
       const query = row(vectors, dim, 7);
       const found = await index.search(query, { k: 1, ef: 50 });
       expect(found.positions[0]).toBe(7);
       abort.abort();
       await expect(adding).rejects.toMatchObject({ errorName: "aborted" });
       expect(index.count).toBe(50);
-      expect(index.slots).toBeLessThan(3050);
+      expect(index.slots).toBeLessThanOrEqual(3050);
       const all = await index.search(query, { k: 1000, ef: 1000 });
       expect(all.counts[0]).toBe(50);
-      expect(await index.add(query)).toBe(index.slots - 1);
+      expect(await append(index, query)).toBe(index.slots - 1);
+    });
+
+    it("I11: refuses positions that do not fit the vectors, and nothing changes", async () => {
+      const { index, vectors } = await filled(20);
+      const bad = { errorName: "bad_input" };
+      const one = row(vectors, dim, 1);
+      const two = vectors.slice(0, 2 * dim);
+      const attempts: [number[], Float32Array][] = [
+        [[], one],
+        [[20], two],
+        [[20, 20], two],
+        [[2 ** 32 - 1], one],
+        // In a long addition too.
+        [[...range(20, 199), 20], unitVectors(200, dim, 2)],
+      ];
+      // `add` is for positions that hold nothing; what must be new without `reusesPositions` must not be live with it.
+      attempts.push([[19], one]);
+      if (!index.reusesPositions) attempts.push([[21], one], [[21, 20], two]);
+      for (const [positions, rows] of attempts) {
+        const add = { positions: Uint32Array.from(positions), vectors: rows };
+        await expect(index.add(add.positions, add.vectors)).rejects.toMatchObject(bad);
+        if (positions[0] === 19 && index.reusesPositions) continue;
+        await expect(index.change({ add, remove: Uint32Array.of(3) })).rejects.toMatchObject(bad);
+      }
+      expect([index.slots, index.count, index.reusesPositions]).toEqual([20, 20, traits.reusesPositions]);
+    });
+
+    it("replaces live positions and takes removed ones again, each change in one step", async (test) => {
+      if (!traits.reusesPositions) return test.skip("not with this engine");
+      const { index } = await filled(60);
+      const next = unitVectors(20, dim, 12);
+      await index.remove(Uint32Array.of(8, 9));
+      for (let i = 0; i < 20; i++) {
+        const query = row(next, dim, i);
+        // Live 0 to 7 and 10, free 8 and 9, far beyond the end.
+        const position = i === 19 ? 500 : i % 11;
+        const other = 30 + i;
+        const changed = index.change({
+          add: { positions: Uint32Array.of(position), vectors: query },
+          remove: Uint32Array.of(other),
+        });
+        const beside = await index.search(query, { k: 100, ef: 200 });
+        await changed;
+        const after = await index.search(query, { k: 100, ef: 200 });
+        expect([after.positions[0], after.counts[0]]).toEqual([position, index.count]);
+        const seen = Array.from(beside.positions.subarray(0, beside.counts[0]));
+        expect(new Set(seen).size).toBe(seen.length);
+        const isNew = (beside.similarities[0] ?? 0) > 0.999;
+        expect(seen.includes(other)).toBe(!isNew);
+        expect(await index.read(Uint32Array.of(position))).toEqual(query);
+      }
+      expect([index.slots, index.count]).toEqual([501, 41]);
+      await expect(index.read(Uint32Array.of(400))).rejects.toMatchObject({ errorName: "bad_input" });
     });
 
     it("an aborted call that waits is taken back", async () => {
       const { index, vectors } = await filled(10);
-      await expect(index.add(vectors, { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      await expect(index.add(range(10, 10), vectors, { signal: AbortSignal.abort() })).rejects.toMatchObject({
         errorName: "aborted",
       });
       expect(index.slots).toBe(10);
@@ -164,41 +246,45 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
       const { index } = await filled(1);
       const vectors = unitVectors(200, dim, 4);
       const copy = vectors.slice();
-      const adding = index.add(vectors);
+      const positions = range(1, 200);
+      const adding = index.add(positions, vectors);
+      positions.fill(7);
       vectors.fill(9);
       await adding;
-      const positions = Uint32Array.from({ length: 200 }, (_, i) => i + 1);
+      positions.set(range(1, 200));
       expect(await index.read(positions)).toEqual(copy);
       // Also while the call waits for its turn.
       vectors.set(copy);
-      const before = index.add(unitVectors(300, dim, 5));
-      const waiting = index.add(vectors);
+      const before = index.add(range(201, 300), unitVectors(300, dim, 5));
+      const waiting = index.add(range(501, 200), vectors);
       vectors.fill(9);
-      await before;
-      const first = await waiting;
-      expect(await index.read(positions.map((position) => position + first - 1))).toEqual(copy);
+      await Promise.all([before, waiting]);
+      expect(await index.read(range(501, 200))).toEqual(copy);
     });
 
     it("a full disk is disk_full, and the short file is taken away", async (test) => {
-      const full = join(folder, "full.dat");
+      const { index: full, vectors: beside } = filesAt("full.dat");
       if (!existsSync("/dev/full")) return test.skip("no /dev/full here");
       symlinkSync("/dev/full", full);
       const { index, vectors } = await filled(50);
-      await expect(index.save(full)).rejects.toMatchObject({ errorName: "disk_full" });
+      await expect(index.save({ index: full, vectors: beside })).rejects.toMatchObject({
+        errorName: "disk_full",
+      });
       expect(readdirSync(folder)).not.toContain("full.dat");
       expect((await index.search(row(vectors, dim, 7), { k: 1, ef: 10 })).positions[0]).toBe(7);
     });
 
     it("saves and loads content, removed positions and nothing of its reserve", async () => {
       const { index, vectors } = await filled(120);
-      const path = join(folder, "a.dat");
       await index.remove(Uint32Array.of(3, 119));
-      await index.save(path);
-      const loaded = await load(path, 120, [3, 119]);
+      const files = filesAt("a.dat");
+      expect(await index.save(files)).toEqual({ vectors: traits.savesVectors });
+      expect(existsSync(files.vectors)).toBe(traits.savesVectors);
+      const loaded = await load("a.dat", 120, [3, 119]);
       expect([loaded.slots, loaded.count]).toEqual([120, 118]);
       const [a, b] = await Promise.all([index, loaded].map((one) => one.search(vectors, { k: 10, ef: 64 })));
       expect(b).toEqual(a);
-      expect(await loaded.add(row(vectors, dim, 3))).toBe(120);
+      expect(await append(loaded, row(vectors, dim, 3))).toBe(120);
       expect((await loaded.search(row(vectors, dim, 3), { k: 1, ef: 64 })).positions[0]).toBe(120);
     });
 
@@ -206,18 +292,18 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
       const { readFileSync } = await import("node:fs");
       const files = [];
       for (const at of ["s1", "s2"]) {
-        const { index } = await filled(200, 6);
-        await index.save(join(folder, at));
-        files.push(readFileSync(join(folder, at)));
+        const index = await create(200);
+        await index.add(range(0, 200), unitVectors(200, dim, 6), { threads: 1 });
+        await index.save(filesAt(at));
+        files.push(readFileSync(filesAt(at).index));
       }
       expect(files[0]?.equals(files[1] as Buffer)).toBe(true);
     });
 
     it("I2: refuses a file of other dimensions, slots, m or removed positions before the engine reads it", async () => {
       const { index } = await filled(64);
-      const path = join(folder, "b.dat");
       await index.remove(Uint32Array.of(5));
-      await index.save(path);
+      await index.save(filesAt("b.dat"));
       const wrong: [number, number[], object][] = [
         [64, [5], { dim: dim / 2 }],
         [64, [5], { dim: dim * 2 }],
@@ -232,20 +318,22 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
         [64, [5], { params: { m: 9, efConstruction: 80 } }],
       ];
       for (const [slots, removed, over] of wrong)
-        await expect(load(path, slots, removed, over)).rejects.toMatchObject({ errorName: "index_refused" });
-      expect((await load(path, 64, [5])).count).toBe(63);
+        await expect(load("b.dat", slots, removed, over)).rejects.toMatchObject({
+          errorName: "index_refused",
+        });
+      expect((await load("b.dat", 64, [5])).count).toBe(63);
     });
 
     it("a save into a missing folder is an error", async () => {
       const { index } = await filled(3);
-      await expect(index.save(join(folder, "nowhere", "a.dat"))).rejects.toMatchObject({
+      await expect(index.save(filesAt("nowhere/a.dat"))).rejects.toMatchObject({
         errorName: "engine_failed",
       });
     });
 
     it("close is idempotent, ends pending calls and refuses later ones", async () => {
       const { index, vectors } = await filled(20);
-      const pending = index.add(unitVectors(500, dim, 8));
+      const pending = index.add(range(20, 500), unitVectors(500, dim, 8));
       const closing = index.close();
       await expect(pending).rejects.toMatchObject({ errorName: "aborted" });
       await Promise.all([closing, index.close()]);
@@ -277,7 +365,7 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
         await expect(adapter.create({ dim, capacity: 1, params, ...over })).rejects.toMatchObject({
           errorName: "bad_input",
         });
-      await index.change({ add: new Float32Array(), remove: new Uint32Array() });
+      await index.change({ add: nothing(), remove: new Uint32Array() });
       expect(index.slots).toBe(3);
     });
 
@@ -288,7 +376,7 @@ export function describeEngineContract(name: string, loadAdapter: () => Promise<
       const queries = unitVectors(n + 100, size, 11, 200).subarray(n * size);
       const index = await adapter.create({ dim: size, capacity: n, params: { m: 16, efConstruction: 200 } });
       opened.push(index);
-      await index.add(vectors);
+      await index.add(range(0, n), vectors);
       const found = await index.search(queries, { k: 10, ef: 128 });
       let hits = 0;
       for (let q = 0; q < 100; q++) {

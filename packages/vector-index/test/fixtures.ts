@@ -1,4 +1,5 @@
 import { readUuid, writeUuid } from "@lim/contracts";
+import type { PlacedVectors } from "../src/port.ts";
 
 /** Small fast generator, so that every run sees the same vectors. */
 export function random(seed: number): () => number {
@@ -57,3 +58,15 @@ export function dotOf(a: Float32Array, b: Float32Array): number {
   for (let i = 0; i < a.length; i++) sum += (a[i] ?? 0) * (b[i] ?? 0);
   return sum;
 }
+
+/** `count` consecutive positions. */
+export function range(from: number, count: number): Uint32Array {
+  return Uint32Array.from({ length: count }, (_, i) => from + i);
+}
+
+/** Vectors for consecutive positions from `from` on. */
+export function placed(from: number, vectors: Float32Array, dim: number): PlacedVectors {
+  return { positions: range(from, vectors.length / dim), vectors };
+}
+
+export const nothing = (): PlacedVectors => ({ positions: new Uint32Array(), vectors: new Float32Array() });

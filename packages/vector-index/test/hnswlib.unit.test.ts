@@ -7,9 +7,12 @@ import { loadEngine } from "../src/engines.ts";
 import { HnswlibIndex } from "../src/hnswlib/hnswlib-index.ts";
 import type { VectorIndex } from "../src/port.ts";
 import { describeEngineContract } from "./engine-contract.ts";
-import { row, unitVectors } from "./fixtures.ts";
+import { range, row, unitVectors } from "./fixtures.ts";
 
-describeEngineContract("hnswlib", () => loadEngine("hnswlib"));
+describeEngineContract("hnswlib", () => loadEngine("hnswlib"), {
+  reusesPositions: false,
+  savesVectors: false,
+});
 
 const params = { m: 8, efConstruction: 80 };
 const folder = mkdtempSync(join(tmpdir(), "lim-hnswlib-"));
@@ -27,10 +30,16 @@ describe("hnswlib's traps", () => {
     const n = 3000;
     const vectors = unitVectors(n, dim, 21);
     const index = await adapter.create({ dim, capacity: n, params });
-    await index.add(vectors);
+    await index.add(range(0, n), vectors);
     const path = join(folder, "ef.dat");
-    await index.save(path);
-    const loaded = await adapter.load({ path, dim, slots: n, removed: new Uint32Array(), params });
+    await index.save({ index: path, vectors: "" });
+    const loaded = await adapter.load({
+      files: { index: path },
+      dim,
+      slots: n,
+      removed: new Uint32Array(),
+      params,
+    });
     const queries = unitVectors(100, dim, 22);
     const wide = await index.search(queries, { k: 10, ef: 400 });
     const narrow = await index.search(queries, { k: 10, ef: 10 });
@@ -44,9 +53,9 @@ describe("hnswlib's traps", () => {
     const dim = 16;
     const n = 200;
     const index = await adapter.create({ dim, capacity: 5000, params });
-    await index.add(unitVectors(n, dim, 23));
+    await index.add(range(0, n), unitVectors(n, dim, 23));
     const path = join(folder, "whole.dat");
-    await index.save(path);
+    await index.save({ index: path, vectors: "" });
     await index.close();
     const whole = readFileSync(path);
     const element = 2 * params.m * 4 + 4 + dim * 4 + 8;
@@ -54,7 +63,7 @@ describe("hnswlib's traps", () => {
     const damaged = join(folder, "damaged.dat");
     const refused = async () =>
       expect(
-        adapter.load({ path: damaged, dim, slots: n, removed: new Uint32Array(), params }),
+        adapter.load({ files: { index: damaged }, dim, slots: n, removed: new Uint32Array(), params }),
       ).rejects.toMatchObject({ errorName: "index_refused" });
     const u32 = (offset: number, value: number) => {
       const bytes = Buffer.from(whole);
@@ -82,12 +91,14 @@ describe("hnswlib's traps", () => {
     const adapter = await loadEngine("hnswlib");
     const dim = 16;
     const index = await adapter.create({ dim, capacity: 10, params });
-    const adding = index.add(unitVectors(5000, dim, 24));
+    const adding = index.add(range(0, 5000), unitVectors(5000, dim, 24));
     const searching = index.search(unitVectors(1, dim, 25), { k: 1, ef: 10 });
     void threadOf(index).worker.terminate();
     await expect(adding).rejects.toMatchObject({ errorName: "engine_failed" });
     await searching.catch((error: unknown) => expect(error).toMatchObject({ errorName: "engine_failed" }));
-    await expect(index.add(unitVectors(1, dim, 26))).rejects.toMatchObject({ errorName: "engine_failed" });
+    await expect(index.add(range(5000, 1), unitVectors(1, dim, 26))).rejects.toMatchObject({
+      errorName: "engine_failed",
+    });
     await index.close();
   });
 
@@ -95,7 +106,7 @@ describe("hnswlib's traps", () => {
     const adapter = await loadEngine("hnswlib");
     const index = await adapter.create({ dim: 16, capacity: 10, params });
     const vectors = unitVectors(1, 16, 27);
-    await index.add(vectors);
+    await index.add(range(0, 1), vectors);
     const calls = Array.from({ length: 4200 }, () => index.search(vectors, { k: 1, ef: 10 }));
     const results = await Promise.allSettled(calls);
     const refused = results.filter((result) => result.status === "rejected");
@@ -116,7 +127,7 @@ describe("hnswlib's traps", () => {
       last = now;
     }, 1);
     const started = performance.now();
-    await index.add(unitVectors(2000, dim, 28));
+    await index.add(range(0, 2000), unitVectors(2000, dim, 28));
     const tookMs = performance.now() - started;
     clearInterval(beat);
     expect(longestMs).toBeLessThan(Math.max(100, tookMs / 2));
@@ -135,7 +146,7 @@ describe("hnswlib's traps", () => {
       const before = native();
       const adapter = await loadEngine("hnswlib");
       const index = await adapter.create({ dim: 8, capacity: 1, params: { m: 4, efConstruction: 10 } });
-      await index.add(v);
+      await index.add(Uint32Array.of(0), v);
       console.log(JSON.stringify([before, native()]));`;
     const run = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
       encoding: "utf8",
@@ -155,12 +166,18 @@ describe("hnswlib's traps", () => {
     const thin = { m: 2, efConstruction: 2 };
     const built = await adapter.create({ dim, capacity: n, params: thin });
     const vectors = unitVectors(n, dim, 29);
-    await built.add(vectors);
-    await built.save(path);
+    await built.add(range(0, n), vectors);
+    await built.save({ index: path, vectors: "" });
     await built.close();
     const rssMb: number[] = [];
     for (let cycle = 0; cycle < 15; cycle++) {
-      const index = await adapter.load({ path, dim, slots: n, removed: new Uint32Array(), params: thin });
+      const index = await adapter.load({
+        files: { index: path },
+        dim,
+        slots: n,
+        removed: new Uint32Array(),
+        params: thin,
+      });
       await index.search(row(vectors, dim, cycle), { k: 1, ef: 10 });
       await index.close();
       rssMb.push(process.memoryUsage.rss() / 2 ** 20);

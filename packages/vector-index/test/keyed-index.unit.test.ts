@@ -1,6 +1,8 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
+import type { EngineName } from "@lim/contracts";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { loadEngine } from "../src/engines.ts";
@@ -14,20 +16,23 @@ const params = { m: 16, efConstruction: 200 };
 const folder = mkdtempSync(join(tmpdir(), "lim-keyed-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-async function create(): Promise<KeyedIndex> {
-  const adapter = await loadEngine("hnswlib");
+const engines: readonly EngineName[] = ["hnswlib"];
+
+async function create(engine: EngineName): Promise<KeyedIndex> {
+  const adapter = await loadEngine(engine);
   return createKeyedIndex(await adapter.create({ dim, capacity: 4, params }));
 }
 
-async function reopen(keyed: KeyedIndex, path: string): Promise<KeyedIndex> {
-  const adapter = await loadEngine("hnswlib");
-  await keyed.index.save(path);
+async function reopen(keyed: KeyedIndex, at: string): Promise<KeyedIndex> {
+  const adapter = await loadEngine(keyed.index.engine.name);
+  const files = { index: join(folder, at), vectors: join(folder, `${at}.vectors`) };
+  const saved = await keyed.index.save(files);
   const ids = keyed.exportIds();
   const removed: number[] = [];
   for (let p = 0; p < ids.length / 16; p++)
     if (ids.subarray(p * 16, p * 16 + 16).every((byte) => byte === 0)) removed.push(p);
   const index = await adapter.load({
-    path,
+    files: saved.vectors ? files : { index: files.index },
     dim,
     slots: ids.length / 16,
     removed: Uint32Array.from(removed),
@@ -36,7 +41,7 @@ async function reopen(keyed: KeyedIndex, path: string): Promise<KeyedIndex> {
   return createKeyedIndex(index, ids);
 }
 
-describe("keyed index", () => {
+describe.each(engines)("keyed index over %s", (engine) => {
   const pool = unitVectors(64, dim, 31);
   const step = fc.oneof(
     {
@@ -56,7 +61,7 @@ describe("keyed index", () => {
     let run = 0;
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 4, maxLength: 25 }), async (steps) => {
-        let keyed = await create();
+        let keyed = await create(engine);
         const exact = createExactIndex({ dim });
         const held = new Map<number, number>();
         try {
@@ -84,7 +89,7 @@ describe("keyed index", () => {
               exact.upsert(faces);
               exact.remove(removals.map(faceId));
             } else if (one.kind === "reopen") {
-              const next = await reopen(keyed, join(folder, `${run++}.dat`));
+              const next = await reopen(keyed, `${run++}.dat`);
               await keyed.close();
               keyed = next;
             }
@@ -106,7 +111,7 @@ describe("keyed index", () => {
   }, 60_000);
 
   it("applies the threshold and the limit", async () => {
-    const keyed = await create();
+    const keyed = await create(engine);
     await keyed.addNew(faceIds(0, 64), pool);
     const query = row(pool, dim, 9);
     const [all] = await keyed.search(query, { limit: 64, ef: 200 });
@@ -118,7 +123,7 @@ describe("keyed index", () => {
   });
 
   it("I11: refuses faces named twice, present or zero, and changes nothing", async () => {
-    const keyed = await create();
+    const keyed = await create(engine);
     await keyed.addNew(faceIds(0, 5), pool.subarray(0, 5 * dim));
     const vector = row(pool, dim, 9);
     const bad = { errorName: "bad_input" };
@@ -148,7 +153,7 @@ describe("keyed index", () => {
   });
 
   it("an aborted build leaves positions that belong to nobody, also after a load", async () => {
-    const keyed = await create();
+    const keyed = await create(engine);
     const abort = new AbortController();
     const adding = keyed.addNew(faceIds(100, 4000), unitVectors(4000, dim, 33), { signal: abort.signal });
     setTimeout(() => abort.abort(), 20);
@@ -158,15 +163,82 @@ describe("keyed index", () => {
     );
     if (outcome === "aborted") expect([keyed.count, keyed.has(faceId(100))]).toEqual([0, false]);
     await keyed.addNew(faceIds(0, 3), pool.subarray(0, 3 * dim));
-    const opened = await reopen(keyed, join(folder, "aborted.dat"));
+    const opened = await reopen(keyed, "aborted.dat");
     expect(opened.count).toBe(keyed.count);
     const [found] = await opened.search(row(pool, dim, 1), { limit: 1, ef: 400 });
     expect(found?.[0]?.[1]).toBeCloseTo(1, 5);
     await Promise.all([keyed.close(), opened.close()]);
   });
 
+  it("I5: an answer names the faces that were there when it was asked for, whatever changed meanwhile", async () => {
+    const keyed = await create(engine);
+    await keyed.addNew(faceIds(0, 64), pool);
+    const held = Promise.withResolvers<void>();
+    const { index } = keyed;
+    let entered = 0;
+    // Answers of the engine that have arrived, but not yet been translated.
+    const slow: VectorIndex = Object.create(index, {
+      search: {
+        value: async (...args: Parameters<VectorIndex["search"]>) => {
+          const found = await index.search(...args);
+          entered++;
+          await held.promise;
+          return found;
+        },
+      },
+    });
+    Object.defineProperty(keyed, "index", { value: slow });
+    const queries = pool.slice(0, 8 * dim);
+    const asked = keyed.search(queries, { limit: 1, ef: 400 });
+    while (entered < 1) await setImmediate();
+    const { slots } = index;
+    for (let round = 0; round < 12; round++) {
+      const first = 100 + round * 8;
+      await keyed.apply({
+        upserts: Array.from({ length: 8 }, (_, i) => ({
+          faceId: faceId(first + i),
+          vector: row(pool, dim, (i + round) % 64),
+        })),
+        removals: Array.from({ length: 8 }, (_, i) => faceId(round === 0 ? i : first - 8 + i)),
+      });
+    }
+    // Nothing of what was removed was used again: the answer that is under way may name it.
+    expect(index.slots).toBe(slots + 12 * 8);
+    held.resolve();
+    expect((await asked).map(([best]) => best?.[0])).toEqual(Array.from({ length: 8 }, (_, i) => faceId(i)));
+    const [found] = await keyed.search(row(pool, dim, 11), { limit: 2, ef: 400 });
+    expect(new Set(found?.map(([id]) => id))).toEqual(new Set([faceId(11), faceId(100 + 11 * 8)]));
+    const before = index.slots;
+    await keyed.apply({ upserts: [{ faceId: faceId(5000), vector: row(pool, dim, 2) }], removals: [] });
+    expect(index.slots).toBe(index.reusesPositions ? before : before + 1);
+    await keyed.close();
+  });
+
+  it("keeps a face's position when its vector is replaced, and uses freed ones again, where the engine can", async () => {
+    const keyed = await create(engine);
+    await keyed.addNew(faceIds(0, 40), pool.subarray(0, 40 * dim));
+    for (let round = 0; round < 30; round++) {
+      const replaced = { faceId: faceId(round % 40), vector: row(pool, dim, (round + 41) % 64) };
+      const added = { faceId: faceId(1000 + round), vector: row(pool, dim, (round + 7) % 64) };
+      const removals = round === 0 ? [] : [faceId(1000 + round - 1)];
+      await keyed.apply({ upserts: [replaced, added], removals });
+      const [found] = await keyed.search(added.vector, { limit: 3, ef: 400 });
+      expect(found?.map(([id]) => id)).toContain(added.faceId);
+    }
+    expect(keyed.count).toBe(41);
+    // One more than the faces: what a change removes is free for the next one only.
+    expect(keyed.index.slots).toBe(keyed.index.reusesPositions ? 42 : 40 + 2 * 30);
+    const opened = await reopen(keyed, "reused.dat");
+    await opened.apply({ upserts: [{ faceId: faceId(7), vector: row(pool, dim, 63) }], removals: [] });
+    expect([opened.count, opened.index.slots]).toEqual([
+      41,
+      keyed.index.slots + (keyed.index.reusesPositions ? 0 : 1),
+    ]);
+    await Promise.all([keyed.close(), opened.close()]);
+  });
+
   it("I10: past the limit of waiting changes one is refused; those that wait are carried out", async () => {
-    const keyed = await create();
+    const keyed = await create(engine);
     const changes = Array.from({ length: 4_200 }, (_, i) =>
       keyed.apply({ upserts: [], removals: [faceId(i)] }).catch((error: { errorName: string }) => error),
     );
@@ -178,7 +250,7 @@ describe("keyed index", () => {
   });
 
   it("I7: many ids are entered with the event loop turning in between, and an abort is heard", async () => {
-    const keyed = await create();
+    const keyed = await create(engine);
     const n = 200_000;
     const ids = faceIds(1, n);
     ids.fill(0, 16 * 5, 16 * 6);
@@ -206,7 +278,7 @@ describe("keyed index", () => {
   });
 
   it("I2: refuses ids of a wrong length, twice the same face, or another count than the engine's", async () => {
-    const keyed = await create();
+    const keyed = await create(engine);
     await keyed.addNew(faceIds(0, 5), pool.subarray(0, 5 * dim));
     const ids = keyed.exportIds();
     const refused = expect.objectContaining({ errorName: "index_refused" });

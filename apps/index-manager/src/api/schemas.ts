@@ -1,4 +1,5 @@
 import {
+  defaults,
   indexesResponseSchema,
   indexSummarySchema,
   taskSchema,
@@ -28,7 +29,7 @@ const indexExample = {
   index_type: "list" as const,
   label: "0b9a2c1e-5a55-4c0e-8f5a-6d1f2b3c4d5e",
   descriptor_version: 1,
-  engine: "hnswlib" as const,
+  engine: defaults.engine,
   size: 44_800_000,
   count: 20_000,
   revision: 20_000,

@@ -41,6 +41,7 @@ function createAdapter(version: string): EngineAdapter {
   return {
     name: "hnswlib",
     version,
+    readsVectors: false,
     async create({ dim, capacity, params, signal }) {
       assertShape(dim, params);
       if (!Number.isInteger(capacity) || capacity < 0 || capacity >= 2 ** 31)
@@ -54,9 +55,10 @@ function createAdapter(version: string): EngineAdapter {
         signal,
       );
     },
-    async load({ path, dim, slots, removed, params, signal }) {
+    async load({ files, dim, slots, removed, params, signal }) {
       assertShape(dim, params);
       const { m } = params;
+      const path = files.index;
       return HnswlibIndex.start(version, dim, m, { op: "load", path, dim, slots, removed, m }, signal);
     },
     estimateMemoryBytes({ dim, capacity, params }) {

@@ -1,6 +1,14 @@
 import { LimError } from "@lim/contracts";
 import { vectorIndexLimits } from "../limits.ts";
-import type { Cancellable, EngineParams, SearchResults, VectorIndex } from "../port.ts";
+import type {
+  Cancellable,
+  EngineFiles,
+  EngineParams,
+  PlacedVectors,
+  SearchResults,
+  VectorIndex,
+} from "../port.ts";
+import { assertPlaced } from "../positions.ts";
 import type { EngineRequest } from "./protocol.ts";
 import { abortedBy, EngineThread, type Steps } from "./thread.ts";
 
@@ -32,6 +40,19 @@ function ownCopy<T extends Float32Array | Uint32Array>(array: T): { copy: T; tra
   return { copy, transfer: [copy.buffer as ArrayBuffer] };
 }
 
+/** The first of consecutive positions, which are all that the library can take. */
+function firstOf(positions: Uint32Array): number {
+  const first = positions[0] ?? 0;
+  positions.forEach((position, i) => {
+    if (position !== first + i)
+      throw new LimError(
+        "bad_input",
+        `hnswlib takes consecutive positions only, got ${position} as number ${i} from ${first}`,
+      );
+  });
+  return first;
+}
+
 function sharedCopy(vectors: Float32Array): Float32Array {
   if (vectors.buffer instanceof SharedArrayBuffer) return vectors;
   const shared = new Float32Array(new SharedArrayBuffer(vectors.byteLength));
@@ -43,6 +64,9 @@ function sharedCopy(vectors: Float32Array): Float32Array {
 export class HnswlibIndex implements VectorIndex {
   readonly engine: { name: "hnswlib"; version: string };
   readonly dim: number;
+  readonly reusesPositions = false;
+  /** Sums of float32 products. */
+  readonly similarityTolerance = 1e-4;
   readonly thread: EngineThread;
   private readonly m: number;
 
@@ -89,37 +113,39 @@ export class HnswlibIndex implements VectorIndex {
     return estimateBytes(this.dim, this.capacity, this.m);
   }
 
-  async add(vectors: Float32Array, options: Cancellable = {}): Promise<number> {
-    this.assertRows(vectors);
-    if (vectors.length <= vectorIndexLimits.addSliceRows * this.dim)
-      return this.change({ add: vectors, remove: new Uint32Array() }, options);
+  async add(positions: Uint32Array, vectors: Float32Array, options: Cancellable = {}): Promise<void> {
+    assertPlaced({ positions, vectors }, this.dim);
+    if (positions.length <= vectorIndexLimits.addSliceRows)
+      return this.change({ add: { positions, vectors }, remove: new Uint32Array() }, options);
+    const first = firstOf(positions);
     // Copied now, not when its turn comes: the caller may use the array again meanwhile.
     const shared = sharedCopy(vectors);
-    return this.thread.call(addInSlices(shared, this.dim, options.signal), {
+    await this.thread.call(addInSlices(first, shared, this.dim, options.signal), {
       signal: options.signal,
       sliced: true,
     });
   }
 
   async remove(positions: Uint32Array, options: Cancellable = {}): Promise<void> {
-    await this.change({ add: new Float32Array(), remove: positions }, options);
+    const add = { positions: new Uint32Array(), vectors: new Float32Array() };
+    await this.change({ add, remove: positions }, options);
   }
 
   async change(
-    change: { add: Float32Array; remove: Uint32Array },
+    change: { add: PlacedVectors; remove: Uint32Array },
     options: Cancellable = {},
-  ): Promise<number> {
-    this.assertRows(change.add);
-    const add = ownCopy(change.add);
+  ): Promise<void> {
+    assertPlaced(change.add, this.dim);
+    const first = firstOf(change.add.positions);
+    const add = ownCopy(change.add.vectors);
     const remove = ownCopy(change.remove);
-    const steps = (function* (): Steps<number> {
-      const reply = yield {
-        message: { op: "change", add: add.copy, remove: remove.copy },
+    const steps = (function* (): Steps<void> {
+      yield {
+        message: { op: "change", first, add: add.copy, remove: remove.copy },
         transfer: [...add.transfer, ...remove.transfer],
       };
-      return reply.first ?? 0;
     })();
-    return this.thread.call(steps, options);
+    await this.thread.call(steps, options);
   }
 
   async search(
@@ -151,11 +177,12 @@ export class HnswlibIndex implements VectorIndex {
     return this.thread.call(steps, { signal: options.signal, readOnly: true });
   }
 
-  async save(path: string, options: Cancellable = {}): Promise<void> {
+  async save({ index: path }: EngineFiles, options: Cancellable = {}): Promise<{ vectors: boolean }> {
     const steps = (function* (): Steps<void> {
       yield { message: { op: "save", path } };
     })();
     await this.thread.call(steps, options);
+    return { vectors: false };
   }
 
   close(): Promise<void> {
@@ -172,25 +199,26 @@ export class HnswlibIndex implements VectorIndex {
  * All rows are checked first, then added slice by slice out of one shared copy. An abort or a failure in
  * between hides what was added: its positions stay used, no search returns them.
  */
-function* addInSlices(shared: Float32Array, dim: number, signal: AbortSignal | undefined): Steps<number> {
+function* addInSlices(
+  first: number,
+  shared: Float32Array,
+  dim: number,
+  signal: AbortSignal | undefined,
+): Steps<void> {
   yield { message: { op: "check", vectors: shared } };
   const sliceValues = vectorIndexLimits.addSliceRows * dim;
   const none = new Uint32Array();
-  let first: number | undefined;
   let added = 0;
   try {
     for (let start = 0; start < shared.length; start += sliceValues) {
       if (signal?.aborted) throw abortedBy(signal);
       const slice = shared.subarray(start, start + sliceValues);
-      const reply = yield { message: { op: "change", add: slice, remove: none } };
-      first ??= reply.first ?? 0;
+      yield { message: { op: "change", first: first + added, add: slice, remove: none } };
       added += slice.length / dim;
     }
   } catch (thrown) {
-    const from = first ?? 0;
-    const remove = Uint32Array.from({ length: added }, (_, i) => from + i);
-    yield { message: { op: "change", add: new Float32Array(), remove } };
+    const remove = Uint32Array.from({ length: added }, (_, i) => first + i);
+    yield { message: { op: "change", first: 0, add: new Float32Array(), remove } };
     throw thrown;
   }
-  return first ?? 0;
 }

@@ -5,7 +5,7 @@ export type EngineRequest =
   | { op: "create"; dim: number; capacity: number; m: number; efConstruction: number; seed: number }
   | { op: "load"; path: string; dim: number; slots: number; removed: Uint32Array; m: number }
   | { op: "check"; vectors: Float32Array }
-  | { op: "change"; add: Float32Array; remove: Uint32Array }
+  | { op: "change"; first: number; add: Float32Array; remove: Uint32Array }
   | { op: "search"; queries: Float32Array; k: number; ef: number }
   | { op: "read"; positions: Uint32Array }
   | { op: "save"; path: string }
@@ -21,8 +21,7 @@ export type EngineReply =
   | {
       ok: true;
       state: EngineState;
-      /** First position (change), counts (search); absent for the others. */
-      first?: number;
+      /** Results of search and read; absent for the others. */
       counts?: Uint32Array;
       positions?: Uint32Array;
       values?: Float32Array;

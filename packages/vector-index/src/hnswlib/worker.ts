@@ -115,6 +115,8 @@ function change(request: Request<"change">): Answer {
   checkPositions(target, request.remove);
   const rows = request.add.length / target.dim;
   const first = target.slots;
+  if (rows > 0 && request.first !== first)
+    throw new EngineFault("bad_input", `the next position is ${first}, got ${request.first}`);
   reserve(target, first + rows);
   try {
     for (let i = 0; i < rows; i++) {
@@ -127,7 +129,7 @@ function change(request: Request<"change">): Answer {
     throw thrown;
   }
   for (const position of request.remove) hide(target, position);
-  return { first };
+  return {};
 }
 
 function search(request: Request<"search">): Answer {
