@@ -1,0 +1,32 @@
+import { readSync, writeSync } from "node:fs";
+import { HnswError } from "../errors.ts";
+import { refusal } from "./refusal.ts";
+
+/** Reads exactly `length` bytes at `position` of the file into `bytes` at `offset`. A file that ends before is refused. */
+export function readFully(
+  fd: number,
+  bytes: Uint8Array,
+  offset: number,
+  length: number,
+  position: number,
+): void {
+  for (let done = 0; done < length; ) {
+    const got = readSync(fd, bytes, offset + done, length - done, position + done);
+    if (got === 0) throw refusal("truncated", "it became shorter while it was read");
+    done += got;
+  }
+}
+
+export function writeFully(
+  fd: number,
+  bytes: Uint8Array,
+  offset: number,
+  length: number,
+  position: number,
+): void {
+  for (let done = 0; done < length; ) {
+    const put = writeSync(fd, bytes, offset + done, length - done, position + done);
+    if (put === 0) throw new HnswError("failed", "a write to a file took nothing");
+    done += put;
+  }
+}
