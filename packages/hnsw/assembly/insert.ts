@@ -2,9 +2,10 @@
 // readers take none. A link list is changed so that a reader at any point meets only slots that were linked.
 import {
   coarseDistance,
-  distanceIn,
+  coarseFour,
   dotFloat32,
   keyFrom,
+  keyOfFour,
   narrowRow,
   touchCoarse,
   useQuery,
@@ -96,28 +97,44 @@ function storeVector(slot: u32, row: usize): void {
 
 /**
  * Neighbour selection by the heuristic (algorithm 4): of `n` keys at `selected`, nearest first, keeps up to `limit` that
- * are nearer to the owner than to any kept one. Kept keys are at `kept`. Changes the thread's query.
+ * are nearer to the owner than to any kept one. The kept slots are at `kept`. Changes the thread's query.
  */
 export function prune(n: u32, limit: u32): u32 {
   let kept: u32 = 0;
   for (let i: u32 = 0; i < n && kept < limit; i++) {
     const key = load<u64>(selectedAt + (<usize>i << 3));
     const slot = <u32>key;
-    const distance = distanceIn(key);
-    let diverse = true;
     if (kept > 0) {
       useSlot(slot, other8At);
-      for (let j: u32 = 0; j < kept; j++)
-        if (coarseDistance(<u32>load<u64>(keptAt + (<usize>j << 3)), other8At) < distance) {
-          diverse = false;
-          break;
-        }
+      if (isNearAny(kept, <u32>(key >> 32) - 1)) continue;
     }
-    if (!diverse) continue;
-    store<u64>(keptAt + (<usize>kept << 3), key);
+    store<u32>(keptAt + (<usize>kept << 2), slot);
     kept++;
   }
   return kept;
+}
+
+/** Whether the thread's query is within `bound` of one of `count` kept slots. */
+@inline function isNearAny(count: u32, bound: u32): bool {
+  const end = keptAt + (<usize>count << 2);
+  for (let p = keptAt; p < end; p += 16) {
+    let near = coarseFour(p, other8At, bound);
+    // Past the end lie slots of an earlier list.
+    if (p + 16 > end) near &= (1 << <i32>((end - p) >> 2)) - 1;
+    if (near != 0) return true;
+  }
+  return false;
+}
+
+/** Turns `count` slots at `batch` into keys at `selected`, by their distance from the thread's query at `query`. */
+export function selectBatch(batch: usize, count: u32, query: usize, from: u32): void {
+  for (let i: u32 = 0; i < count; i += 4) {
+    const p = batch + (<usize>i << 2);
+    coarseFour(p, query, 0);
+    const n = min<u32>(4, count - i);
+    for (let j: u32 = 0; j < n; j++)
+      store<u64>(selectedAt + (<usize>(from + i + j) << 3), keyOfFour(j, load<u32>(p + (<usize>j << 2))));
+  }
 }
 
 /** Insertion sort of the selected: lists are short. */
@@ -135,12 +152,12 @@ export function sortSelected(n: u32): void {
   }
 }
 
-/** Writes `n` kept keys as a slot's list. The caller holds its lock. */
+/** Writes the `n` kept slots as a slot's list. The caller holds its lock. */
 export function storeLinks(slot: u32, level: u32, n: u32): void {
   const list = linksOf(slot, level);
   const capacity = capacityOf(level);
   for (let i: u32 = 0; i < n; i++)
-    atomic.store<u32>(list + (<usize>i << 2), <u32>load<u64>(keptAt + (<usize>i << 3)));
+    atomic.store<u32>(list + (<usize>i << 2), load<u32>(keptAt + (<usize>i << 2)));
   if (n < capacity) atomic.store<u32>(list + (<usize>n << 2), noLink);
 }
 
@@ -167,17 +184,18 @@ export function addLink(owner: u32, slot: u32, level: u32): void {
     unlockSlot(owner);
     return;
   }
-  let t = touchCoarse(slot);
-  for (let i: u32 = 0; i < n; i++) t ^= touchCoarse(load<u32>(list + (<usize>i << 2)));
-  sink ^= t;
-  useSlot(owner, other8At);
   let total: u32 = 0;
+  let t = 0;
   for (let i: u32 = 0; i <= n; i++) {
     const one = i < n ? load<u32>(list + (<usize>i << 2)) : slot;
     if (i < n && load<u32>(diedOf(one)) != never) continue;
-    store<u64>(selectedAt + (<usize>total << 3), keyFrom(coarseDistance(one, other8At), one));
+    store<u32>(keptAt + (<usize>total << 2), one);
     total++;
+    t ^= touchCoarse(one);
   }
+  sink ^= t;
+  useSlot(owner, other8At);
+  selectBatch(keptAt, total, other8At, 0);
   sortSelected(total);
   storeLinks(owner, level, prune(total, capacity));
   unlockSlot(owner);
@@ -198,7 +216,7 @@ function connect(slot: u32, level: u32, n: u32): void {
   while (have < capacity && load<u32>(list + (<usize>have << 2)) != noLink) have++;
   const before = have;
   for (let i: u32 = 0; i < kept; i++) {
-    const other = <u32>load<u64>(keptAt + (<usize>i << 3));
+    const other = load<u32>(keptAt + (<usize>i << 2));
     store<u32>(batchAt + (<usize>i << 2), other);
     let known = false;
     for (let j: u32 = 0; j < before; j++) if (load<u32>(list + (<usize>j << 2)) == other) known = true;

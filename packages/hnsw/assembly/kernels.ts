@@ -1,7 +1,7 @@
 // Vectors are held in 8 bits with a scale each, split in two planes of 4 bits: u = 16·coarse + fine, value ≈ scale·(u − 128).
 // The graph is walked on the coarse plane alone: half the cache lines, which is what a distance costs. A byte of a plane
 // holds two dimensions; 32 dimensions (16 bytes) are a block: the low halves are its first 16, the high ones its last.
-import { biasOf, coarseOf, dim, fineOf, lowAt, planeBytes, scaleOf, squared } from "./state";
+import { biasOf, coarseOf, dim, distancesAt, fineOf, lowAt, planeBytes, scaleOf, squared } from "./state";
 
 /** Constants of the query that a thread compares with: set by `useQuery`. */
 let queryScale: f32 = 0;
@@ -34,6 +34,83 @@ let fineOffset: f32 = 0;
   }
   sum = i32x4.add(sum, i32x4.shuffle(sum, sum, 2, 3, 0, 1));
   return i32x4.extract_lane(sum, 0) + i32x4.extract_lane(sum, 1);
+}
+
+/**
+ * Distances of the four slots whose numbers lie at `batch` from the thread's query, by 4 bits: the same numbers as
+ * `coarseDistance` gives, with the query's bytes read once for all four. Left at `distancesAt` as ordered bits; returns
+ * which of them (bits 0..3) are at most `bound`, ordered bits too.
+ */
+export function coarseFour(batch: usize, query: usize, bound: u32): i32 {
+  const slot0 = load<u32>(batch);
+  const slot1 = load<u32>(batch, 4);
+  const slot2 = load<u32>(batch, 8);
+  const slot3 = load<u32>(batch, 12);
+  const low = v128.load(lowAt);
+  let p0 = coarseOf(slot0);
+  let p1 = coarseOf(slot1);
+  let p2 = coarseOf(slot2);
+  let p3 = coarseOf(slot3);
+  let s0 = i32x4.splat(0);
+  let s1 = s0;
+  let s2 = s0;
+  let s3 = s0;
+  const end = query + dim;
+  for (let q = query; q < end; q += 64) {
+    const a = v128.load(q);
+    const b = v128.load(q, 16);
+    const c = v128.load(q, 32);
+    const d = v128.load(q, 48);
+    s0 = i32x4.add(s0, i32x4.extadd_pairwise_i16x8_s(halfLineDot(p0, a, b, c, d, low)));
+    s1 = i32x4.add(s1, i32x4.extadd_pairwise_i16x8_s(halfLineDot(p1, a, b, c, d, low)));
+    s2 = i32x4.add(s2, i32x4.extadd_pairwise_i16x8_s(halfLineDot(p2, a, b, c, d, low)));
+    s3 = i32x4.add(s3, i32x4.extadd_pairwise_i16x8_s(halfLineDot(p3, a, b, c, d, low)));
+    p0 += 32;
+    p1 += 32;
+    p2 += 32;
+    p3 += 32;
+  }
+  // Sums of four lanes each, transposed on the way into one vector of four sums.
+  const t01 = i32x4.add(i32x4.shuffle(s0, s1, 0, 4, 2, 6), i32x4.shuffle(s0, s1, 1, 5, 3, 7));
+  const t23 = i32x4.add(i32x4.shuffle(s2, s3, 0, 4, 2, 6), i32x4.shuffle(s2, s3, 1, 5, 3, 7));
+  const sums = i32x4.add(i32x4.shuffle(t01, t23, 0, 1, 4, 5), i32x4.shuffle(t01, t23, 2, 3, 6, 7));
+  const dots = f32x4.sub(f32x4.convert_i32x4_s(i32x4.shl(sums, 4)), f32x4.splat(coarseOffset));
+  let scales = f32x4.splat(load<f32>(scaleOf(slot0)));
+  scales = f32x4.replace_lane(scales, 1, load<f32>(scaleOf(slot1)));
+  scales = f32x4.replace_lane(scales, 2, load<f32>(scaleOf(slot2)));
+  scales = f32x4.replace_lane(scales, 3, load<f32>(scaleOf(slot3)));
+  let d = f32x4.neg(f32x4.mul(f32x4.mul(dots, scales), f32x4.splat(queryScale)));
+  if (squared) {
+    let biases = f32x4.splat(load<f32>(biasOf(slot0)));
+    biases = f32x4.replace_lane(biases, 1, load<f32>(biasOf(slot1)));
+    biases = f32x4.replace_lane(biases, 2, load<f32>(biasOf(slot2)));
+    biases = f32x4.replace_lane(biases, 3, load<f32>(biasOf(slot3)));
+    d = f32x4.add(f32x4.add(f32x4.add(d, d), biases), f32x4.splat(queryBias));
+  }
+  const bits = v128.xor(d, v128.or(i32x4.shr_s(d, 31), i32x4.splat(i32.MIN_VALUE)));
+  v128.store(distancesAt, bits);
+  return i32x4.bitmask(i32x4.le_u(bits, i32x4.splat(bound)));
+}
+
+/** Σ nibble·q over 64 dimensions: at most 4 × 3,810 in each lane. */
+@inline function halfLineDot(plane: usize, a: v128, b: v128, c: v128, d: v128, low: v128): v128 {
+  const v = v128.load(plane);
+  const w = v128.load(plane, 16);
+  return i16x8.add(
+    i16x8.add(
+      i16x8.relaxed_dot_i8x16_i7x16_s(a, v128.and(v, low)),
+      i16x8.relaxed_dot_i8x16_i7x16_s(b, v128.and(i16x8.shr_u(v, 4), low)),
+    ),
+    i16x8.add(
+      i16x8.relaxed_dot_i8x16_i7x16_s(c, v128.and(w, low)),
+      i16x8.relaxed_dot_i8x16_i7x16_s(d, v128.and(i16x8.shr_u(w, 4), low)),
+    ),
+  );
+}
+
+/** Key of entry `i` of the last `coarseFour`. */
+@inline export function keyOfFour(i: u32, slot: u32): u64 {
+  return (<u64>load<u32>(distancesAt + (<usize>i << 2)) << 32) | <u64>slot;
 }
 
 /** Reads one word of each cache line of a slot's coarse plane: loads that do not wait for each other. */

@@ -49,6 +49,8 @@ export let visitedAt: usize = 0;
 
 /** Sixteen times 15: a constant read from memory stays in a register, a literal is made anew at each use. */
 export let lowAt: usize = 0;
+/** Distances of the last four slots. */
+export let distancesAt: usize = 0;
 export let queriesAt: usize = 0;
 export let query8At: usize = 0;
 export let other8At: usize = 0;
@@ -109,6 +111,7 @@ function attachScratch(start: usize): void {
   let at = start;
   lowAt = at;
   v128.store(at, i8x16.splat(15));
+  distancesAt = at + 16;
   at += 64;
   queriesAt = at;
   at += (<usize>dim * 4) * maxBatchQueries;
@@ -123,9 +126,11 @@ function attachScratch(start: usize): void {
   selectedAt = at;
   at += <usize>(maxResults + maxLinks) * 8;
   keptAt = at;
-  at += <usize>maxLinks * 8;
+  at += <usize>maxLinks * 4;
   batchAt = at;
   at += <usize>maxLinks * 4;
+  // Batches are read four at a time: what lies behind their end must be slots, too.
+  memory.fill(keptAt, 0, at - keptAt);
   outKeysAt = at;
   at += <usize>maxResults * 4;
   outScoresAt = at;

@@ -1,14 +1,14 @@
 // Repair of the graph after removals. Links to what was removed are replaced by the best of the neighbours of the removed
 // ones; then no live slot leads to a removed one, and these can be used again without old links pointing at new vectors.
-import { link, prune, sortSelected, storeLinks } from "./insert";
-import { coarseDistance, keyFrom, touchCoarse, useSlot } from "./kernels";
+import { link, prune, selectBatch, sortSelected, storeLinks } from "./insert";
+import { touchCoarse, useSlot } from "./kernels";
 import {
+  batchAt,
   bornOf,
   capacityOf,
   clearEntry,
   diedOf,
   entry,
-  keptAt,
   levelOf,
   linksOf,
   lockEntry,
@@ -45,16 +45,12 @@ function gather(from: u32, level: u32, version: u32, n: u32): u32 {
     const slot = load<u32>(list + (<usize>i << 2));
     if (slot == noLink) break;
     if (isGone(slot, version) || !visit(slot)) continue;
-    store<u64>(selectedAt + (<usize>count << 3), slot);
+    store<u32>(batchAt + (<usize>(count - n) << 2), slot);
     count++;
     t ^= touchCoarse(slot);
   }
   sink ^= t;
-  for (let i = n; i < count; i++) {
-    const at = selectedAt + (<usize>i << 3);
-    const slot = <u32>load<u64>(at);
-    store<u64>(at, keyFrom(coarseDistance(slot, query8At), slot));
-  }
+  selectBatch(batchAt, count - n, query8At, n);
   return count;
 }
 

@@ -12,7 +12,7 @@ import {
   replaceFarthest,
   resetHeaps,
 } from "./heaps";
-import { coarseDistance, keyFrom, touchCoarse } from "./kernels";
+import { coarseDistance, coarseFour, keyFrom, keyOfFour, touchCoarse } from "./kernels";
 import {
   batchAt,
   bornOf,
@@ -135,15 +135,21 @@ export function beamWalk(query: usize, start: u64, ef: u32, level: u32, slots: u
     for (let p = batchAt; p < gathered; p += 4) t ^= touchCoarse(load<u32>(p));
     sink ^= t;
     distances += <u64>((gathered - batchAt) >> 2);
-    for (let p = batchAt; p < gathered; p += 4) {
-      const slot = load<u32>(p);
-      const key = keyFrom(coarseDistance(slot, query), slot);
+    // The last four are filled up with whatever the batch held before: slots, too.
+    for (let p = batchAt; p < gathered; p += 16) {
+     let near = coarseFour(p, query, <u32>(bound >> 32));
+     if (p + 16 > gathered) near &= (1 << <i32>((gathered - p) >> 2)) - 1;
+     for (; near != 0; near &= near - 1) {
+      const i = ctz(near);
+      const slot = load<u32>(p + (<usize>i << 2));
+      const key = keyOfFour(i, slot);
       if (key >= bound) continue;
       const grown = n < ef ? n + 1 : n;
       const place = enterBeam(key, n, grown);
       n = grown;
       if (place < cursor) cursor = place;
       if (n == ef) bound = load<u64>(topAt + (<usize>(n - 1) << 3)) & ~expanded;
+     }
     }
   }
   for (let i: u32 = 0; i < n; i++)

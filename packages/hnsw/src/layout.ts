@@ -117,7 +117,7 @@ export function layOut(shape: Shape): Layout {
       8 * maxCandidates +
       8 * maxResults +
       8 * (maxResults + maxLinks) +
-      12 * maxLinks +
+      8 * maxLinks +
       8 * maxResults +
       filterBytes,
     4096,
