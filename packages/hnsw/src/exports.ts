@@ -34,4 +34,6 @@ export interface EngineExports {
   finish(n: number, k: number): number;
   sweepRange(from: number, to: number, version: number, slots: number): number;
   mendEntry(version: number, slots: number): void;
+  /** Links slots anew that no link leads to; returns how many. Not beside insertions or a sweep. */
+  mendOrphans(slots: number): number;
 }

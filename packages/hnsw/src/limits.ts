@@ -17,7 +17,7 @@ export const defaultSpareMemoryBytes = 512 * 1024 * 1024;
 /** Queries × k of one call: the room for its results, 8 bytes each. */
 export const maxCallResults = 1 << 24;
 /** Rows and removals of one change that becomes visible at once. */
-export const maxChangeKeys = 131_072;
+export const maxChangeKeys = 65_536;
 export const maxGetBytes = 1 << 28;
 
 /** Rows of an addition that become visible together, at most; fewer where rows are large. */

@@ -53,7 +53,7 @@ export interface SearchJob {
 }
 /** Of each item: its counts, then its keys (count × k), then its scores (the same, float32). */
 export interface SearchReply {
-  words: Uint32Array;
+  words: Uint32Array<ArrayBuffer>;
   failures: { item: number; error: PlainError }[];
 }
 

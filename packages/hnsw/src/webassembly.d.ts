@@ -15,7 +15,8 @@ declare namespace WebAssembly {
     readonly value: T;
   }
   type Module = object;
-  interface Instance {
+  class Instance {
+    constructor(module: Module, imports: Record<string, Record<string, unknown>>);
     readonly exports: Record<string, unknown>;
   }
   class RuntimeError extends Error {}

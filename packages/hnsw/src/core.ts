@@ -1,0 +1,62 @@
+import type { FileHandle } from "node:fs/promises";
+import { asHnswError, HnswError } from "./errors.ts";
+import { KeyMap } from "./key-map.ts";
+import type { Layout } from "./layout.ts";
+import type { PooledMemory } from "./memory-pool.ts";
+import { BrokenWrite, type Scheduler } from "./scheduler.ts";
+import { SearchLedger, SearchQueue, type Snapshot } from "./searches.ts";
+import { Slots } from "./slots.ts";
+import type { Attachment } from "./thread.ts";
+
+/** What the parts of an index share on the main thread. */
+export class IndexCore {
+  readonly scheduler: Scheduler;
+  readonly attachment: Attachment;
+  readonly layout: Layout;
+  readonly memory: PooledMemory;
+  readonly slots: Slots;
+  readonly keys: KeyMap;
+  readonly ledger: SearchLedger;
+  readonly searches: SearchQueue;
+  /** Working file of full-precision rows. */
+  readonly rowsHandle: FileHandle | undefined;
+  /** Newest version that searches may see. */
+  committed = 0;
+  closed = false;
+  /** Why no further work is taken. */
+  failure: HnswError | undefined;
+
+  constructor(scheduler: Scheduler, attachment: Attachment, rowsHandle: FileHandle | undefined) {
+    this.scheduler = scheduler;
+    this.attachment = attachment;
+    this.layout = attachment.layout;
+    this.memory = attachment.memory;
+    this.rowsHandle = rowsHandle;
+    const slots = new Slots(attachment.memory, attachment.layout);
+    this.slots = slots;
+    this.keys = new KeyMap(slots.keyOf);
+    const ledger: SearchLedger = new SearchLedger(() => slots.freeRetired(ledger.oldest));
+    this.ledger = ledger;
+    this.searches = new SearchQueue(scheduler, attachment, ledger);
+  }
+
+  ensureUsable(): void {
+    if (this.closed) throw new HnswError("closed", "the index was closed");
+    if (this.failure) throw this.failure;
+    this.scheduler.ensureOpen();
+  }
+
+  snapshot(): Snapshot {
+    return { version: this.committed, slots: this.slots.used, live: this.keys.size };
+  }
+
+  /** What went wrong in a change, for its caller. Where the graph may be half written, no further work is taken. */
+  failedBy(error: unknown): HnswError {
+    if (!(error instanceof BrokenWrite)) return asHnswError(error);
+    this.failure ??= new HnswError("failed", `a change broke off in the engine: ${error.message}`);
+    return this.failure;
+  }
+}
+
+/** Lets the event loop turn. */
+export const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -1,0 +1,98 @@
+import { readSync } from "node:fs";
+import { HnswError, type PlainError, plainError } from "./errors.ts";
+import { autoExactFilterShare } from "./limits.ts";
+import type { SearchItem, SearchJob, SearchReply } from "./protocol.ts";
+import { type Opened, rowBytesInFile } from "./worker-index.ts";
+
+function countBits(words: Uint32Array): number {
+  let bits = 0;
+  for (const word of words) {
+    let v = word - ((word >>> 1) & 0x55555555);
+    v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
+    bits += Math.imul((v + (v >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+  }
+  return bits;
+}
+
+/** Puts the bitmap where the engine reads it, unless it lies there already. */
+function setFilter(opened: Opened, filter: { id: number; bytes: Uint8Array }): void {
+  if (opened.filterId === filter.id) return;
+  const { exports, memory } = opened;
+  const size = filter.bytes.length;
+  const at = exports.filterAt.value;
+  const target = new Uint8Array(memory.buffer, at, Math.max(size, opened.filterBytes));
+  target.set(filter.bytes);
+  target.fill(0, size);
+  opened.filterId = filter.id;
+  opened.filterBytes = size;
+  opened.allowed = countBits(new Uint32Array(memory.buffer, at, Math.ceil(size / 4)));
+}
+
+function isExact(opened: Opened, item: SearchItem): boolean {
+  if (item.mode !== "auto") return item.mode !== "graph";
+  return item.filter !== undefined && opened.allowed < item.live * autoExactFilterShare;
+}
+
+/** Re-rank by rows in a file. */
+function searchWithFile(opened: Opened, item: SearchItem, index: number, rows: number): number {
+  const { exports, memory, layout } = opened;
+  const { k, ef, depth, slots, version } = item;
+  const filtered = item.filter !== undefined;
+  const n = exports.collect(index, k, ef, depth, slots, version, filtered, isExact(opened, item));
+  const rowBytes = rowBytesInFile(layout);
+  const scratch = new Uint8Array(memory.buffer, exports.rowScratchAt.value, rowBytes);
+  for (let i = 0; i < n; i++) {
+    const read = readSync(rows, scratch, 0, rowBytes, exports.candidate(i) * rowBytes);
+    if (read !== rowBytes) throw new HnswError("failed", "the file of rows is too short");
+    exports.rescore(i, index);
+  }
+  return exports.finish(n, k);
+}
+
+function searchOne(opened: Opened, item: SearchItem, index: number): number {
+  const { exports, rows } = opened;
+  const { k, ef, depth, slots, version } = item;
+  const filtered = item.filter !== undefined;
+  if (item.mode === "rows") return exports.scanRows(index, k, slots, version, filtered);
+  if (rows !== undefined && depth > 0) return searchWithFile(opened, item, index, rows);
+  return isExact(opened, item)
+    ? exports.scan(index, k, depth, slots, version, filtered)
+    : exports.search(index, k, ef, depth, slots, version, filtered);
+}
+
+export function runSearch(opened: Opened, job: SearchJob): SearchReply {
+  const { exports, memory, layout } = opened;
+  const { dim, paddedDim } = layout;
+  const total = job.items.reduce((sum, { count, k }) => sum + count * (1 + 2 * k), 0);
+  const words = new Uint32Array(total);
+  const failures: { item: number; error: PlainError }[] = [];
+  const queriesAt = exports.queriesAt.value;
+  const queries = new Float32Array(memory.buffer, queriesAt, paddedDim * (job.queries.length / dim));
+  for (let i = 0; i * dim < job.queries.length; i++)
+    queries.set(job.queries.subarray(i * dim, (i + 1) * dim), i * paddedDim);
+  let query = 0;
+  let at = 0;
+  job.items.forEach((item, number) => {
+    const { count, k } = item;
+    try {
+      if (item.filter !== undefined) setFilter(opened, item.filter);
+      for (let i = 0; i < count; i++) {
+        const n = searchOne(opened, item, query + i);
+        words[at + i] = n;
+        words.set(
+          new Uint32Array(memory.buffer, exports.outKeysAt.value, Math.min(n, k)),
+          at + count + i * k,
+        );
+        words.set(
+          new Uint32Array(memory.buffer, exports.outScoresAt.value, Math.min(n, k)),
+          at + count + (count + i) * k,
+        );
+      }
+    } catch (error) {
+      failures.push({ item: number, error: plainError(error) });
+    }
+    query += count;
+    at += count * (1 + 2 * k);
+  });
+  return { words, failures };
+}
