@@ -115,7 +115,7 @@ export function prune(n: u32, limit: u32): u32 {
 }
 
 /** Whether the thread's query is within `bound` of one of `count` kept slots. */
-@inline function isNearAny(count: u32, bound: u32): bool {
+@inline export function isNearAny(count: u32, bound: u32): bool {
   const end = keptAt + (<usize>count << 2);
   for (let p = keptAt; p < end; p += 16) {
     let near = coarseFour(p, other8At, bound);
@@ -139,10 +139,15 @@ export function selectBatch(batch: usize, count: u32, query: usize, from: u32): 
 
 /** Insertion sort of the selected: lists are short. */
 export function sortSelected(n: u32): void {
-  for (let i: u32 = 1; i < n; i++) {
+  sortSelectedFrom(0, n);
+}
+
+/** Sorts the selected from..n-1. */
+export function sortSelectedFrom(from: u32, n: u32): void {
+  for (let i = from + 1; i < n; i++) {
     const key = load<u64>(selectedAt + (<usize>i << 3));
     let j = i;
-    while (j > 0) {
+    while (j > from) {
       const before = load<u64>(selectedAt + (<usize>(j - 1) << 3));
       if (before <= key) break;
       store<u64>(selectedAt + (<usize>j << 3), before);

@@ -173,20 +173,19 @@ export function useQuery(query: usize, scale: f32, bias: f32): void {
   fineOffset = <f32>(sum << 7);
 }
 
-/** Puts a slot's 8-bit numbers at `into` and makes them the thread's query. */
+/**
+ * Puts a slot's coarse numbers, their lower halves at the middle, at `into` and makes them the thread's query. Choosing
+ * neighbours by it gives graphs as good as by all 8 bits, and the fine plane stays out of the cache.
+ */
 export function useSlot(slot: u32, into: usize): void {
   const coarse = coarseOf(slot);
-  const fine = fineOf(slot);
-  const low = i8x16.splat(15);
   const high = i8x16.splat(-16);
-  const sign = i8x16.splat(-128);
+  // 128 less than the middle of the lower half: u − 128 in signed bytes.
+  const middle = i8x16.splat(-120);
   for (let at: usize = 0; at < planeBytes; at += 16) {
     const c = v128.load(coarse + at);
-    const f = v128.load(fine + at);
-    const first = v128.or(v128.and(i16x8.shl(c, 4), high), v128.and(f, low));
-    const last = v128.or(v128.and(c, high), v128.and(i16x8.shr_u(f, 4), low));
-    v128.store(into + (at << 1), v128.xor(first, sign));
-    v128.store(into + (at << 1), v128.xor(last, sign), 16);
+    v128.store(into + (at << 1), v128.xor(v128.and(i16x8.shl(c, 4), high), middle));
+    v128.store(into + (at << 1), v128.xor(v128.and(c, high), middle), 16);
   }
   useQuery(into, load<f32>(scaleOf(slot)), squared ? load<f32>(biasOf(slot)) : 0);
 }

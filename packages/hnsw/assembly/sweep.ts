@@ -1,6 +1,6 @@
 // Repair of the graph after removals. Links to what was removed are replaced by the best of the neighbours of the removed
 // ones; then no live slot leads to a removed one, and these can be used again without old links pointing at new vectors.
-import { link, prune, selectBatch, sortSelected, storeLinks } from "./insert";
+import { addLink, isNearAny, link, selectBatch, sortSelectedFrom, storeLinks } from "./insert";
 import { touchCoarse, useSlot } from "./kernels";
 import {
   batchAt,
@@ -9,13 +9,16 @@ import {
   clearEntry,
   diedOf,
   entry,
+  keptAt,
   levelOf,
   linksOf,
   lockEntry,
   lockSlot,
+  maxLinks,
   maxResults,
   never,
   noLink,
+  other8At,
   outKeysAt,
   query8At,
   scaleOf,
@@ -54,6 +57,38 @@ function gather(from: u32, level: u32, version: u32, n: u32): u32 {
   return count;
 }
 
+/**
+ * Chooses the new list of a slot among `n` selected, the first `live` of which it holds already: these stay, newcomers
+ * join if they are nearer to the slot than to any that stays, then the nearest of the rest up to three quarters of the
+ * capacity. Lists that only lose links and take the diverse ones thin out under churn, and recall with them.
+ */
+function choose(live: u32, n: u32, capacity: u32): u32 {
+  sortSelectedFrom(live, n);
+  let kept: u32 = 0;
+  for (; kept < live; kept++) store<u32>(keptAt + (<usize>kept << 2), <u32>load<u64>(selectedAt + (<usize>kept << 3)));
+  let rest: u32 = 0;
+  for (let i = live; i < n && kept < capacity; i++) {
+    const key = load<u64>(selectedAt + (<usize>i << 3));
+    const slot = <u32>key;
+    useSlot(slot, other8At);
+    if (kept > 0 && isNearAny(kept, <u32>(key >> 32) - 1)) {
+      if (rest < maxLinks) {
+        store<u32>(batchAt + (<usize>rest << 2), slot);
+        rest++;
+      }
+      continue;
+    }
+    store<u32>(keptAt + (<usize>kept << 2), slot);
+    kept++;
+  }
+  const wanted = (capacity >> 1) + (capacity >> 2);
+  for (let i: u32 = 0; i < rest && kept < wanted; i++) {
+    store<u32>(keptAt + (<usize>kept << 2), load<u32>(batchAt + (<usize>i << 2)));
+    kept++;
+  }
+  return kept;
+}
+
 /** Repairs one list; false when nothing in it is gone. */
 function repair(slot: u32, level: u32, version: u32, slots: u32): bool {
   const list = linksOf(slot, level);
@@ -69,16 +104,21 @@ function repair(slot: u32, level: u32, version: u32, slots: u32): bool {
   beginVisit(slots);
   visit(slot);
   useSlot(slot, query8At);
-  let n = gather(slot, level, version, 0);
+  const live = gather(slot, level, version, 0);
+  let n = live;
   for (let i: u32 = 0; i < capacity; i++) {
     const other = load<u32>(list + (<usize>i << 2));
     if (other == noLink) break;
     if (isGone(other, version)) n = gather(other, level, version, n);
   }
-  sortSelected(n);
-  const kept = prune(n, capacity);
+  const kept = choose(live, n, capacity);
   storeLinks(slot, level, kept);
+  const added = kept - live;
+  for (let i: u32 = 0; i < added; i++)
+    store<u32>(outKeysAt + (<usize>i << 2), load<u32>(keptAt + (<usize>(live + i) << 2)));
   unlockSlot(slot);
+  // No lock is held here: linking back takes the other's.
+  for (let i: u32 = 0; i < added; i++) addLink(load<u32>(outKeysAt + (<usize>i << 2)), slot, level);
   return true;
 }
 
