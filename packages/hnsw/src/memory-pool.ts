@@ -27,6 +27,7 @@ export function growTo(memory: WebAssembly.Memory, sizeBytes: number): void {
 export class MemoryPool {
   readonly #spareBytes: number;
   readonly #onDrop: (id: number) => void;
+  #closed = false;
   /** Oldest first. */
   #spare: PooledMemory[] = [];
 
@@ -80,13 +81,15 @@ export class MemoryPool {
   /** No thread may be at work in it any more. */
   giveBack(memory: PooledMemory): void {
     this.#spare.push(memory);
-    while (this.#spare.length > 0 && this.spareBytes > this.#spareBytes) {
+    while (this.#spare.length > 0 && (this.#closed || this.spareBytes > this.#spareBytes)) {
       const dropped = this.#spare.shift();
       if (dropped) this.#onDrop(dropped.id);
     }
   }
 
-  clear(): void {
+  /** What is given back from now on is dropped. */
+  close(): void {
+    this.#closed = true;
     for (const { id } of this.#spare) this.#onDrop(id);
     this.#spare = [];
   }

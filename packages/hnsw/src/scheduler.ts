@@ -11,6 +11,8 @@ export interface SearchSource {
   /** Queries that no thread has. */
   readonly waiting: number;
   take(maxQueries: number): PostedJob | undefined;
+  /** Rejects what waits. */
+  close(error: HnswError): void;
 }
 
 export interface WorkOptions {
@@ -151,6 +153,11 @@ export class Scheduler {
     for (const thread of this.#threads) thread.forget(attachment);
   }
 
+  /** For tests: a thread that dies. */
+  killThread(number: number): void {
+    this.#threads[number]?.kill();
+  }
+
   takeStaging(floats: number): Staging {
     const at = this.#stagings.findIndex(({ rows }) => rows.length >= floats);
     const spare = at < 0 ? undefined : this.#stagings.splice(at, 1)[0];
@@ -167,8 +174,9 @@ export class Scheduler {
     this.#closed = true;
     const error = new HnswError("closed", "the pool was closed");
     for (const work of [...this.#works]) this.#stop(work, error);
+    for (const source of [...this.#sources]) source.close(error);
     await Promise.all(this.#threads.map((thread) => thread.terminate()));
-    this.memories.clear();
+    this.memories.close();
     this.#wake();
   }
 
@@ -184,8 +192,11 @@ export class Scheduler {
       if (starved !== undefined && starved.running === 0) this.#startWork(thread, starved, true);
       else if (!this.#startSearch(thread)) this.#startAnyWork(thread, now);
     }
+    // A starving writer gets the first thread that runs out of searches.
+    const isStarving = starved !== undefined && starved.running === 0;
     for (const thread of this.#threads)
       while (
+        !isStarving &&
         thread.jobs.length > 0 &&
         thread.jobs.length < maxBatchesPerThread &&
         thread.jobs.every(({ job }) => job.op === "search") &&
@@ -237,6 +248,7 @@ export class Scheduler {
     };
     this.#post(thread, {
       attachment: work.attachment,
+      owner: work,
       job: work.job(starved),
       done: (value) => {
         ended();
@@ -251,6 +263,9 @@ export class Scheduler {
       failed: (error, broken) => {
         ended();
         work.broken ||= broken;
+        // It may have held locks that others of its work wait for, without end.
+        if (broken && work.writes)
+          for (const other of this.#threads) if (other.jobs.some(({ owner }) => owner === work)) other.kill();
         this.#stop(work, error);
       },
     });

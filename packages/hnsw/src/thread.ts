@@ -16,6 +16,8 @@ export interface PostedJob {
   readonly attachment: Attachment;
   readonly job: Job;
   readonly transfer?: ArrayBuffer[];
+  /** The piece of work that this is a slice of. */
+  readonly owner?: object;
   done(value: unknown): void;
   /** `died` = the thread is gone, in the middle of the job perhaps; `trap` = the sandbox trapped. */
   failed(error: HnswError, broken: boolean): void;
@@ -51,8 +53,9 @@ export class Thread {
     return this.#jobs;
   }
 
-  get threadId(): number | undefined {
-    return this.#worker?.threadId;
+  /** Ends it in the middle of whatever it does; its jobs fail as those of a thread that died. */
+  kill(): void {
+    void this.#worker?.terminate();
   }
 
   post(module: WebAssembly.Module, posted: PostedJob): void {
