@@ -151,9 +151,12 @@ export function coarseMargin(query: usize): f32 {
 }
 
 /** Distances are ordered as unsigned numbers, so that (distance, slot) is one 64-bit key. */
-@inline export function keyFrom(distance: f32, slot: u32): u64 {
+@inline export function orderedBits(distance: f32): u32 {
   const bits = reinterpret<u32>(distance);
-  return (<u64>(bits ^ (<u32>(<i32>bits >> 31) | 0x80000000)) << 32) | <u64>slot;
+  return bits ^ (<u32>(<i32>bits >> 31) | 0x80000000);
+}
+@inline export function keyFrom(distance: f32, slot: u32): u64 {
+  return (<u64>orderedBits(distance) << 32) | <u64>slot;
 }
 @inline export function distanceIn(key: u64): f32 {
   const bits = <u32>(key >> 32);

@@ -3,16 +3,19 @@ import { farthest, found, pushFound, replaceFarthest, resetHeaps } from "./heaps
 import { normaliseRow, quantise, sortSelected } from "./insert";
 import {
   coarseDistance,
+  coarseFour,
   coarseMargin,
   distanceIn,
   dotFloat32,
   fineDistance,
   keyFrom,
+  orderedBits,
   squaredFloat32,
   useQuery,
   widenRow,
 } from "./kernels";
 import {
+  batchAt,
   dim,
   entry,
   float32Rows,
@@ -80,16 +83,25 @@ function byScan(count: u32, slots: u32, version: u32, filtered: bool): u32 {
   resetHeaps();
   const margin = coarseMargin(query8At);
   let bound: f32 = f32.MAX_VALUE;
-  for (let slot: u32 = 0; slot < slots; slot++) {
-    if (!isWanted(slot, version, filtered)) continue;
-    if (coarseDistance(slot, query8At) - margin * load<f32>(scaleOf(slot)) > bound) continue;
-    const distance = fineDistance(slot, query8At);
-    const key = keyFrom(distance, slot);
-    if (found < count) pushFound(key);
-    else if (key < farthest()) replaceFarthest(key);
-    if (found == count) bound = distanceIn(farthest());
+  for (let slot: u32 = 0; slot < slots; slot += 4) {
+    v128.store(batchAt, i32x4.add(i32x4.splat(slot), i32x4(0, 1, 2, 3)));
+    let near = coarseFour(batchAt, query8At, orderedBits(bound + margin * largestOfFour(scaleOf(slot))));
+    if (slot + 4 > slots) near &= (1 << <i32>(slots - slot)) - 1;
+    for (; near != 0; near &= near - 1) {
+      const one = slot + ctz(near);
+      if (!isWanted(one, version, filtered)) continue;
+      const key = keyFrom(fineDistance(one, query8At), one);
+      if (found < count) pushFound(key);
+      else if (key < farthest()) replaceFarthest(key);
+      if (found == count) bound = distanceIn(farthest());
+    }
   }
   return selectFound();
+}
+
+/** Slots of four lie side by side, in one segment. */
+@inline function largestOfFour(at: usize): f32 {
+  return max(max(load<f32>(at), load<f32>(at, 4)), max(load<f32>(at, 8), load<f32>(at, 12)));
 }
 
 function rowDistance(row: usize, query: usize): f32 {
