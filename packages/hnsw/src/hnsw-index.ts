@@ -17,7 +17,7 @@ import {
 } from "./options.ts";
 import { readRows } from "./rows.ts";
 import type { SearchOptions, SearchResult } from "./searches.ts";
-import { housekeeping, searchesEnded, sweep } from "./sweeps.ts";
+import { fullSweep, housekeeping, searchesEnded } from "./sweeps.ts";
 
 export interface UpsertOptions extends Cancellable {
   /** Threads that insert at the same time. 1 = the same graph every time. Default: those of the pool. */
@@ -158,7 +158,7 @@ export class HnswIndex {
 
   /** Repairs links and frees what was removed, now. */
   async sweep(options: Cancellable = {}): Promise<void> {
-    await this.#change(options.signal, () => sweep(this.#core, options.signal));
+    await this.#change(options.signal, () => fullSweep(this.#core, options.signal));
   }
 
   /** Walks every slot, link and level. */
@@ -192,7 +192,7 @@ export class HnswIndex {
     const core = this.#core;
     const { signal, rowsPath } = options;
     await this.#change(signal, async () => {
-      await sweep(core, signal);
+      await fullSweep(core, signal);
       await searchesEnded(core, signal);
       const state = {
         memory: core.memory.memory,

@@ -64,7 +64,8 @@ interface Call {
 
 /** Searches that have not ended: what they can still meet must not be used again. */
 export class SearchLedger {
-  readonly #running = new Set<number>();
+  /** Version of each; in the order of their numbers, so that versions ascend. */
+  readonly #running = new Map<number, number>();
   #next = 1;
   #waiters: { after: number; resolve: () => void }[] = [];
   readonly #ended: () => void;
@@ -78,11 +79,16 @@ export class SearchLedger {
   }
   /** Every search below has ended. */
   get oldest(): number {
-    for (const number of this.#running) return number;
+    for (const number of this.#running.keys()) return number;
     return this.#next;
   }
-  begin(): number {
-    this.#running.add(this.#next);
+  /** Lowest version that some search sees; undefined when none runs. */
+  get oldestVersion(): number | undefined {
+    for (const version of this.#running.values()) return version;
+    return undefined;
+  }
+  begin(version: number): number {
+    this.#running.set(this.#next, version);
     return this.#next++;
   }
   end(number: number): void {
@@ -166,7 +172,7 @@ export class SearchQueue implements SearchSource {
       then();
     };
     const call: Call = {
-      number: this.#ledger.begin(),
+      number: this.#ledger.begin(item.version),
       queries,
       count,
       item,

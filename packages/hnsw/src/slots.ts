@@ -108,11 +108,17 @@ export class Slots {
     this.#dead.push(slot);
   }
 
-  /** The swept dead wait until the searches numbered below `after` have ended. */
-  retireDead(after: number): void {
-    if (this.#dead.length === 0) return;
-    this.#retired.push({ slots: Uint32Array.from(this.#dead), after });
-    this.#dead = [];
+  /** Slots that no search of `version` or later sees. */
+  deadAt(version: number): number {
+    return this.#dead.reduce((sum, slot) => sum + (this.diedOf(slot) <= version ? 1 : 0), 0);
+  }
+
+  /** Those that a sweep of `version` took out wait until the searches numbered below `after` have ended. */
+  retireDead(version: number, after: number): void {
+    const swept = this.#dead.filter((slot) => this.diedOf(slot) <= version);
+    if (swept.length === 0) return;
+    this.#dead = this.#dead.filter((slot) => this.diedOf(slot) > version);
+    this.#retired.push({ slots: Uint32Array.from(swept), after });
   }
 
   /** Frees what no search numbered below `oldest` can meet. */

@@ -18,13 +18,16 @@ function sharedRange(end: number): Int32Array {
   return control;
 }
 
-/** Repairs every link to a removed slot. No change may be running. */
+/**
+ * Repairs every link to a slot that no running search can see any more: those that still see it need the links.
+ * No change may be running.
+ */
 export async function sweep(core: IndexCore, signal: AbortSignal | undefined): Promise<void> {
   const { scheduler, attachment, slots } = core;
   const { used } = slots;
-  const version = core.committed;
+  const version = sweepVersion(core);
   const index = attachment.id;
-  if (slots.dead > 0) {
+  if (slots.deadAt(version) > 0) {
     const control = sharedRange(used);
     await scheduler.work({
       attachment,
@@ -52,12 +55,24 @@ export async function sweep(core: IndexCore, signal: AbortSignal | undefined): P
     job: () => ({ op: "mend", index, version, used }),
     answered: () => true,
   });
-  slots.retireDead(core.ledger.next);
+  slots.retireDead(version, core.ledger.next);
   slots.freeRetired(core.ledger.oldest);
 }
 
-export const isSweepDue = ({ slots }: IndexCore): boolean =>
-  slots.dead > Math.max(minDeadToSweep, slots.used * deadShareToSweep);
+const sweepVersion = ({ ledger, committed }: IndexCore): number =>
+  Math.min(ledger.oldestVersion ?? committed, committed);
+
+function isSweepDue(core: IndexCore): boolean {
+  const { slots } = core;
+  const enough = Math.max(minDeadToSweep, slots.used * deadShareToSweep);
+  return slots.dead > enough && slots.deadAt(sweepVersion(core)) > enough;
+}
+
+/** As `sweep`, of everything that was removed so far: searches begun before are waited for. */
+export async function fullSweep(core: IndexCore, signal: AbortSignal | undefined): Promise<void> {
+  await searchesEnded(core, signal);
+  await sweep(core, signal);
+}
 
 /** Resolves once every search begun so far has ended; what they held is free then. */
 export async function searchesEnded(core: IndexCore, signal: AbortSignal | undefined): Promise<void> {
@@ -86,7 +101,7 @@ export async function makeRoom(
   const { slots, ledger } = core;
   slots.freeRetired(ledger.oldest);
   if (slots.available >= count) return;
-  if (slots.dead > 0) await sweep(core, signal);
+  if (slots.dead > 0) await fullSweep(core, signal);
   if (slots.available < count && slots.retired > 0) await searchesEnded(core, signal);
   if (slots.available < count)
     throw new HnswError("full", `the index holds ${core.layout.maxSlots} slots at most`);
@@ -98,7 +113,7 @@ export async function makeRoom(
  */
 export async function renumber(core: IndexCore): Promise<void> {
   const { slots } = core;
-  await sweep(core, undefined);
+  await fullSweep(core, undefined);
   await searchesEnded(core, undefined);
   for (let slot = 0; slot < slots.used; slot++) {
     if (slot % keysPerStep === keysPerStep - 1) await pause();
