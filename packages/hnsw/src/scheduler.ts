@@ -188,7 +188,7 @@ export class Scheduler {
       (work) => !work.exhausted && work.running === 0 && now - work.lastMs > maxWriterWaitMs,
     );
     for (const thread of this.#threads) {
-      if (thread.jobs.length > 0) continue;
+      if (!thread.ready || thread.jobs.length > 0) continue;
       if (starved !== undefined && starved.running === 0) this.#startWork(thread, starved, true);
       else if (!this.#startSearch(thread)) this.#startAnyWork(thread, now);
     }
@@ -197,6 +197,7 @@ export class Scheduler {
     for (const thread of this.#threads)
       while (
         !isStarving &&
+        thread.ready &&
         thread.jobs.length > 0 &&
         thread.jobs.length < maxBatchesPerThread &&
         thread.jobs.every(({ job }) => job.op === "search") &&

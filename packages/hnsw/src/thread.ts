@@ -39,6 +39,7 @@ export class Thread {
   readonly #yieldWord: Int32Array;
   readonly #freed: () => void;
   #worker: Worker | undefined;
+  #dying = false;
   readonly #jobs: PostedJob[] = [];
   #opened = new Set<number>();
   #memories = new Set<number>();
@@ -53,9 +54,16 @@ export class Thread {
     return this.#jobs;
   }
 
-  /** Ends it in the middle of whatever it does; its jobs fail as those of a thread that died. */
+  /** Whether it takes jobs: not while it is being ended. */
+  get ready(): boolean {
+    return !this.#dying;
+  }
+
+  /** Ends it in the middle of whatever it does; once it has stopped its jobs fail as those of a thread that died. */
   kill(): void {
-    void this.#worker?.terminate();
+    if (this.#worker === undefined || this.#dying) return;
+    this.#dying = true;
+    void this.#worker.terminate();
   }
 
   post(module: WebAssembly.Module, posted: PostedJob): void {
@@ -108,9 +116,15 @@ export class Thread {
     worker.on("message", (message: FromThread) => {
       if (this.#worker === worker) this.#answered(message);
     });
-    worker.on("error", (cause) => this.#ended(worker, cause));
-    worker.on("messageerror", (cause) => this.#ended(worker, cause));
-    worker.on("exit", (code) => this.#ended(worker, code));
+    // Only when it has stopped does it no longer write: whatever went wrong, its exit counts.
+    let cause: unknown;
+    const ends = (error: unknown) => {
+      cause ??= error;
+      if (this.#worker === worker) this.kill();
+    };
+    worker.on("error", ends);
+    worker.on("messageerror", ends);
+    worker.on("exit", (code) => this.#ended(worker, cause ?? code));
     return worker;
   }
 
@@ -125,6 +139,7 @@ export class Thread {
   #ended(worker: Worker, cause: unknown): void {
     if (this.#worker !== worker) return;
     this.#worker = undefined;
+    this.#dying = false;
     this.#abandon(new HnswError("failed", "a thread of the engine died", { cause }));
     this.#freed();
   }
