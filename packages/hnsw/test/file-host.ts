@@ -76,7 +76,7 @@ export function createIndex(shape: Omit<Shape, "threads">, capacity: number, ben
 }
 
 /** Word of a slot in one of the arrays of words. */
-export function wordAt(state: IndexState, array: "key" | "born" | "died", slot: number): Uint32Array {
+export function wordAt(state: IndexState, array: "key" | "born" | "died" | "lock", slot: number): Uint32Array {
   return new Uint32Array(state.memory.buffer, addressOf(state.layout, array, slot, 4), 1);
 }
 
@@ -88,6 +88,8 @@ function putRow({ bench, state }: Built, vector: Float32Array): number {
 
 export function insertAt(built: Built, slot: number, key: number, vector: Float32Array): void {
   const { bench, state } = built;
+  // The memory may have held another index: the runtime makes new segments empty as well.
+  if (slot >= state.used) wordAt(state, "lock", slot)[0] = 0;
   state.used = Math.max(state.used, slot + 1);
   wordAt(state, "key", slot)[0] = key;
   wordAt(state, "born", slot)[0] = state.committedVersion;
