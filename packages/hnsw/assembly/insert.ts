@@ -62,7 +62,8 @@ export function normaliseRow(row: usize): void {
 export function quantise(row: usize, into: usize): f32 {
   let largest: f32 = 0;
   for (let i: usize = 0; i < dim; i++) largest = max(largest, abs(load<f32>(row + (i << 2))));
-  if (largest == 0) largest = 1;
+  // 127 / largest must be finite.
+  if (largest < 1e-36) largest = largest == 0 ? 1 : 1e-36;
   const factor: f32 = 127 / largest;
   for (let i: usize = 0; i < dim; i++) store<i8>(into + i, <i8>nearest(load<f32>(row + (i << 2)) * factor));
   return largest / 127;

@@ -1,15 +1,24 @@
-// Compiles assembly/ into dist/hnsw.wasm. Memory is imported and shared: a thread is an instance on it.
+// Compiles assembly/ into dist/hnsw.wasm. Memory is imported and shared: a thread is an instance on it. Tests compile
+// another entry file elsewhere: node scripts/assemble.mjs --entry testing.ts --out FILE
 import { mkdirSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import asc from "assemblyscript/asc";
 
 const room = join(dirname(fileURLToPath(import.meta.url)), "..");
-mkdirSync(join(room, "dist"), { recursive: true });
+const { values } = parseArgs({
+  options: {
+    entry: { type: "string", default: "index.ts" },
+    out: { type: "string", default: join(room, "dist", "hnsw.wasm") },
+  },
+});
+const out = resolve(values.out);
+mkdirSync(dirname(out), { recursive: true });
 const { error, stderr } = await asc.main([
-  join(room, "assembly", "index.ts"),
+  join(room, "assembly", values.entry),
   "--outFile",
-  join(room, "dist", "hnsw.wasm"),
+  out,
   "-O3",
   "--noAssert",
   "--runtime",
