@@ -68,31 +68,41 @@ function checkNode() {
   if (!has("npm")) fail("npm is missing: it comes with Node, see https://nodejs.org");
 }
 
-/** hnswlib-node compiles at installation. */
-function checkToolchain() {
-  if (isWindows) return;
-  const missing = [
+/** What hnswlib-node, which compiles at its installation, needs and is not here. */
+function missingTools() {
+  if (isWindows) return [];
+  return [
     ["python3", "python3"],
     ["make", "make"],
     ["c++", "g++"],
   ].filter(([tool]) => !has(tool));
+}
+
+/** Whether hnswlib-node can be compiled, in the end. Without it engine hnsw still works. */
+function checkToolchain() {
+  const missing = missingTools();
   if (missing.length === 0) return;
   const packages = missing.map(([, name]) => name);
   if (aptInstall(packages)) return;
-  fail(
-    `hnswlib-node is compiled at installation and needs ${missing.map(([tool]) => tool).join(", ")}.\n` +
+  say(
+    `hnswlib-node is compiled at installation and needs ${missing.map(([tool]) => tool).join(", ")}: engine hnswlib ` +
+      `will not be there, and its tests are left out; engine hnsw needs no compiler.\n` +
       `  Debian, Ubuntu: sudo apt-get install ${packages.join(" ")}\n  macOS: xcode-select --install`,
   );
 }
 
-function installDependencies() {
-  const fingerprint = createHash("sha256")
+function fingerprint() {
+  return createHash("sha256")
     .update(readFileSync(join(root, "package-lock.json")))
     .update(readFileSync(join(root, "package.json")))
     .update(process.platform + process.arch)
+    .update(missingTools().length === 0 ? "" : "no compiler")
     .digest("hex");
+}
+
+function installDependencies() {
   const stamp = join(root, "node_modules", ".setup-stamp");
-  if (existsSync(stamp) && readFileSync(stamp, "utf8") === fingerprint) return;
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === fingerprint()) return;
   checkToolchain();
   // node-gyp would download headers: those of the `node` package are in place before any install script runs.
   const platform = process.platform === "darwin" && process.arch === "arm64" ? "node-bin" : "node";
@@ -105,7 +115,10 @@ function installDependencies() {
   );
   say("npm ci (the first time takes a minute)");
   run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { shell: isWindows });
-  writeFileSync(stamp, fingerprint);
+  writeFileSync(stamp, fingerprint());
+  // It is an optional dependency: npm leaves it out where its compilation fails.
+  if (!existsSync(join(root, "node_modules", "hnswlib-node")))
+    say("engine hnswlib is not there: its module could not be compiled");
 }
 
 function findRedis() {

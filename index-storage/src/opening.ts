@@ -26,13 +26,14 @@ function isAlive(pid: number): boolean {
 }
 
 /**
- * Removes private copies that processes of this host left when they died, and anyone's that are a day old. In a container
- * the process before the restart had this one's id: its copies are known by being older than this process.
+ * Removes what processes of this host left when they died: private copies (`lim-open`) and engines' working files
+ * (`lim-rows`), and anyone's copies that are a day old; a working file is in use as long as its index. In a container
+ * the process before the restart had this one's id: its files are known by being older than this process.
  */
 export async function cleanScratch(scratchDir: string): Promise<void> {
   const startedMs = Date.now() - process.uptime() * 1_000;
   for (const name of await namesIn(scratchDir)) {
-    const [, host, pid] = /^lim-open\.(.+)\.(\d+)\.[^.]+$/.exec(name) ?? [];
+    const [, kind, host, pid] = /^lim-(open|rows)\.(.+)\.(\d+)\.[^.]+$/.exec(name) ?? [];
     if (host === undefined || pid === undefined) continue;
     const path = join(scratchDir, name);
     try {
@@ -40,7 +41,7 @@ export async function cleanScratch(scratchDir: string): Promise<void> {
       const isOwnId = Number(pid) === process.pid;
       const isDead = isOwnId ? mtimeMs < startedMs - storageLimits.startToleranceMs : !isAlive(Number(pid));
       const deadHere = host === encodeURIComponent(hostname()) && isDead;
-      const old = Date.now() - mtimeMs > storageLimits.scratchKeepMs;
+      const old = kind === "open" && Date.now() - mtimeMs > storageLimits.scratchKeepMs;
       if (deadHere || old) await rm(path, { recursive: true, force: true });
     } catch {
       // Someone else's folder, or gone meanwhile: cleaning is a courtesy and never fails an opening.

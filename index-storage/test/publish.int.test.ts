@@ -384,13 +384,21 @@ describe("listing, removing, collecting", () => {
     const host = encodeURIComponent((await import("node:os")).hostname());
     const dead = spawnSync(process.execPath, ["-e", ""]).pid;
     const own = `lim-open.${host}.${process.pid}`;
-    const names = [`lim-open.${host}.${dead}.abc`, `${own}.before`, `${own}.abc`, "another"];
+    const rows = `lim-rows.${host}`;
+    const names = [
+      `lim-open.${host}.${dead}.abc`,
+      `${own}.before`,
+      `${rows}.${dead}.abc`,
+      `${own}.abc`,
+      `${rows}.${process.pid}.abc`,
+      "another",
+    ];
     for (const name of names) mkdirSync(join(scratch, name));
     // As of the process that had this one's id before its container was started again.
     const before = new Date(Date.now() - process.uptime() * 1_000 - 60_000);
     utimesSync(join(scratch, `${own}.before`), before, before);
     await openCounted(root);
-    expect(readdirSync(scratch).toSorted()).toEqual(names.slice(2).toSorted());
+    expect(readdirSync(scratch).toSorted()).toEqual(names.slice(3).toSorted());
     rmSync(scratch, { recursive: true });
   });
 });

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { errorBodySchema, type Task, taskSchema } from "@lim/contracts";
+import { defaults, errorBodySchema, type Task, taskSchema } from "@lim/contracts";
 import type { TaskStore } from "@lim/coordination";
 import { createLogger, Registry } from "@lim/service-kit";
 import type { FastifyInstance } from "fastify";
@@ -155,7 +155,7 @@ describe("indexes", () => {
           attempt: 1,
           epoch: 1,
           mode: "rebuild",
-          engine: "hnswlib",
+          engine: defaults.engine,
           params: { m: 16, ef_construction: 200 },
           descriptor_version: 1,
           dim: 8,

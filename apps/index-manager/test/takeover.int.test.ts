@@ -1,3 +1,4 @@
+import { defaults } from "@lim/contracts";
 import { createIndexerRegistry } from "@lim/coordination";
 import { Registry } from "@lim/service-kit";
 import { eventually } from "@lim/testkit";
@@ -149,7 +150,12 @@ describe("a lookup of a replaced master", () => {
         metrics: createManagerMetrics(registry),
         log: { ...quiet(), warn: (_fields, message) => warned.push(message) },
         staticOrigins: [indexer.origin, other.origin],
-        build: { engine: "hnswlib", params: { m: 16, ef_construction: 200 }, descriptor_version: 1, dim: 8 },
+        build: {
+          engine: defaults.engine,
+          params: { m: 16, ef_construction: 200 },
+          descriptor_version: 1,
+          dim: 8,
+        },
       },
       { epoch: 1, signal: new AbortController().signal },
     );

@@ -1,4 +1,4 @@
-import type { IndexMeta, Match } from "@lim/contracts";
+import { defaults, type IndexMeta, type Match } from "@lim/contracts";
 import type { AppliedCounts, KeyedChange, KeyedIndex, VectorIndex } from "@lim/vector-index";
 
 export const listId = "00000000-0000-4000-8000-0000000000aa";
@@ -19,7 +19,7 @@ export function metaOf(overrides: Partial<IndexMeta> = {}): IndexMeta {
     descriptor_version: 1,
     dim: 8,
     metric: "ip",
-    engine: { name: "hnswlib", version: "1" },
+    engine: { name: defaults.engine, version: "1" },
     params: { m: 16, ef_construction: 200 },
     count: 1,
     slots: 1,

@@ -3,7 +3,14 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { encodeDescriptor, type MatchReply, uuidBytes, writeUuid } from "@lim/contracts";
+import {
+  defaults,
+  type EngineName,
+  encodeDescriptor,
+  type MatchReply,
+  uuidBytes,
+  writeUuid,
+} from "@lim/contracts";
 import { connectRedis, createMatchClient, defaultKeyNames, type MatchClient } from "@lim/coordination";
 import type { FacesDb } from "@lim/faces-db";
 import { type IndexStorage, openIndexStorage } from "@lim/index-storage";
@@ -161,9 +168,10 @@ export async function publishIndex(
   storage: IndexStorage,
   listId: string,
   indexId: string = randomUUID(),
+  engineName: EngineName = defaults.engine,
 ): Promise<string> {
   const snapshot = await harness.db.openSnapshot({ listId, descriptorVersion: 1, dim });
-  const engine = await loadEngine("hnswlib");
+  const engine = await loadEngine(engineName);
   const keyed = createKeyedIndex(
     await engine.create({ dim, capacity: Math.max(16, snapshot.faceCount), params: { ...params, seed: 7 } }),
   );
@@ -177,7 +185,7 @@ export async function publishIndex(
         historyId: snapshot.historyId,
         descriptorVersion: 1,
         revision: snapshot.revision,
-        engine: "hnswlib",
+        engine: engineName,
         params,
         mode: "rebuild",
         removedSinceRebuild: 0,

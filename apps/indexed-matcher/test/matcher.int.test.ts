@@ -1,6 +1,7 @@
+import { randomUUID } from "node:crypto";
 import { cp, mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
-import { encodeDescriptor } from "@lim/contracts";
+import { defaults, type EngineName, encodeDescriptor, engineNames } from "@lim/contracts";
 import { connectRedis, createLabelLocks, defaultKeyNames } from "@lim/coordination";
 import { openIndexStorage } from "@lim/index-storage";
 import { corruptFile, eventually, faceIdOf } from "@lim/testkit";
@@ -33,9 +34,13 @@ afterAll(async () => {
 });
 
 /** A list with an index that `matcher` serves. */
-async function servedList(space: string, count = 300): Promise<{ listId: string; indexId: string }> {
+async function servedList(
+  space: string,
+  count = 300,
+  engine: EngineName = defaults.engine,
+): Promise<{ listId: string; indexId: string }> {
   const listId = await createFilledList(harness, space, count);
-  const indexId = await publishIndex(harness, harness.storage, listId);
+  const indexId = await publishIndex(harness, harness.storage, listId, randomUUID(), engine);
   await untilServed(listId);
   return { listId, indexId };
 }
@@ -50,95 +55,103 @@ const linesOf = (pattern: RegExp) =>
     return pattern.test(msg) ? [msg] : [];
   });
 
-test("answers over the stream equal the exact search; HTTP tells what is loaded", async () => {
-  const { listId, indexId } = await servedList("exact", people);
-  const exact = createExactIndex({ dim });
-  const faces = facesOf("exact", 0, people);
-  const matrix = new Float32Array(people * dim);
-  faces.forEach(({ vector }, i) => {
-    matrix.set(vector, i * dim);
-  });
-  exact.upsertMany(idBytes(faces.map(({ faceId }) => faceId)), matrix);
-  let found = 0;
-  const probes = 100;
-  try {
-    for (let person = 0; person < probes; person++) {
-      const probe = vectorOf(person * 7, 1);
-      const [expected = []] = await exact.search(probe, { limit: 10 });
-      const reply = await harness.match(listId, probe);
-      expect(reply).toMatchObject({ status_code: 200, error: null, index_id: indexId, revision: people });
-      expect(reply.result[0]?.[0]).toBe(expected[0]?.[0]);
-      expect(reply.result[0]?.[1]).toBeCloseTo(expected[0]?.[1] ?? -1, 4);
-      const ids = new Set(reply.result.map(([faceId]) => faceId));
-      found += expected.filter(([faceId]) => ids.has(faceId)).length;
+test.each(engineNames)(
+  "answers over the stream equal the exact search; HTTP tells what is loaded: %s",
+  async (engine) => {
+    const space = `exact ${engine}`;
+    const { listId, indexId } = await servedList(space, people, engine);
+    const exact = createExactIndex({ dim });
+    const faces = facesOf(space, 0, people);
+    const matrix = new Float32Array(people * dim);
+    faces.forEach(({ vector }, i) => {
+      matrix.set(vector, i * dim);
+    });
+    exact.upsertMany(idBytes(faces.map(({ faceId }) => faceId)), matrix);
+    let found = 0;
+    const probes = 100;
+    try {
+      for (let person = 0; person < probes; person++) {
+        const probe = vectorOf(person * 7, 1);
+        const [expected = []] = await exact.search(probe, { limit: 10 });
+        const reply = await harness.match(listId, probe);
+        expect(reply).toMatchObject({ status_code: 200, error: null, index_id: indexId, revision: people });
+        expect(reply.result[0]?.[0]).toBe(expected[0]?.[0]);
+        expect(reply.result[0]?.[1]).toBeCloseTo(expected[0]?.[1] ?? -1, 4);
+        const ids = new Set(reply.result.map(([faceId]) => faceId));
+        found += expected.filter(([faceId]) => ids.has(faceId)).length;
+      }
+    } finally {
+      await exact.close();
     }
-  } finally {
-    await exact.close();
-  }
-  expect(found / (probes * 10)).toBeGreaterThanOrEqual(0.98);
-  const [index] = (await matcher.indexes()).filter(({ label }) => label === listId);
-  expect(index).toMatchObject({
-    index_id: indexId,
-    revision: people,
-    behind_by: 0,
-    count: people,
-    state: "serving",
-  });
-  const metrics = await (await fetch(`${matcher.url}/metrics`)).text();
-  expect(metrics).toMatch(/lim_matcher_requests_total\{outcome="ok"\} \d+/);
-  expect(metrics).toMatch(/lim_matcher_labels\{state="serving"\} [1-9]/);
-  expect(metrics).toMatch(/lim_matcher_stream_events_total\{event="answered"\} [1-9]/);
-});
+    expect(found / (probes * 10)).toBeGreaterThanOrEqual(0.98);
+    const [index] = (await matcher.indexes()).filter(({ label }) => label === listId);
+    expect(index).toMatchObject({
+      index_id: indexId,
+      revision: people,
+      behind_by: 0,
+      count: people,
+      state: "serving",
+    });
+    const metrics = await (await fetch(`${matcher.url}/metrics`)).text();
+    expect(metrics).toMatch(/lim_matcher_requests_total\{outcome="ok"\} \d+/);
+    expect(metrics).toMatch(/lim_matcher_labels\{state="serving"\} [1-9]/);
+    expect(metrics).toMatch(/lim_matcher_stream_events_total\{event="answered"\} [1-9]/);
+  },
+);
 
-test("I5, I7: linked, unlinked and replaced faces show at once, in packets of ten, without a failed match", async () => {
-  const { listId } = await servedList("refresh");
-  const load = startLoad(harness, listId, 4, 300);
-  await harness.db.putFaces({ listIds: [listId], descriptorVersion: 1, faces: facesOf("refresh", 300, 25) });
-  const linked = 325;
-  const hits = await Promise.all(
-    Array.from({ length: 25 }, async (_, i) =>
-      harness.match(listId, vectorOf(300 + i), { minRevision: linked }),
-    ),
-  );
-  hits.forEach((reply, i) => {
-    expect(reply.result[0]?.[0]).toBe(faceIdOf("refresh", 300 + i));
-  });
-  await eventually("finished", () => linesOf(new RegExp(`^Refresh index for: ${listId} has finished`))[0]);
-  expect(linesOf(/^Sync: \d+->\d+, 0->0$/).length).toBeGreaterThan(0);
-  expect(linesOf(/^Sync: /).join("\n")).toContain("Sync: 3->3, 0->0");
+test.each(engineNames)(
+  "I5, I7: linked, unlinked and replaced faces show at once, in packets of ten, without a failed match: %s",
+  async (engine) => {
+    const space = `refresh ${engine}`;
+    const { listId } = await servedList(space, 300, engine);
+    const load = startLoad(harness, listId, 4, 300);
+    await harness.db.putFaces({ listIds: [listId], descriptorVersion: 1, faces: facesOf(space, 300, 25) });
+    const linked = 325;
+    const hits = await Promise.all(
+      Array.from({ length: 25 }, async (_, i) =>
+        harness.match(listId, vectorOf(300 + i), { minRevision: linked }),
+      ),
+    );
+    hits.forEach((reply, i) => {
+      expect(reply.result[0]?.[0]).toBe(faceIdOf(space, 300 + i));
+    });
+    await eventually("finished", () => linesOf(new RegExp(`^Refresh index for: ${listId} has finished`))[0]);
+    expect(linesOf(/^Sync: \d+->\d+, 0->0$/).length).toBeGreaterThan(0);
+    expect(linesOf(/^Sync: /).join("\n")).toContain("Sync: 3->3, 0->0");
 
-  const gone = [1, 2, 3, 4, 5].map((person) => faceIdOf("refresh", person));
-  await harness.db.unlinkFaces({ listId, faceIds: gone });
-  for (const person of [1, 2, 3, 4, 5]) {
-    const reply = await harness.match(listId, vectorOf(person), { minRevision: linked + 5, limit: 100 });
-    expect(reply.error).toBeNull();
-    expect(reply.result.some(([faceId]) => gone.includes(faceId))).toBe(false);
-  }
-  expect(linesOf(/^Sync: 0->0, 1->1$/).length).toBeGreaterThan(0);
+    const gone = [1, 2, 3, 4, 5].map((person) => faceIdOf(space, person));
+    await harness.db.unlinkFaces({ listId, faceIds: gone });
+    for (const person of [1, 2, 3, 4, 5]) {
+      const reply = await harness.match(listId, vectorOf(person), { minRevision: linked + 5, limit: 100 });
+      expect(reply.error).toBeNull();
+      expect(reply.result.some(([faceId]) => gone.includes(faceId))).toBe(false);
+    }
+    expect(linesOf(/^Sync: 0->0, 1->1$/).length).toBeGreaterThan(0);
 
-  await harness.db.putFaces({
-    listIds: [listId],
-    descriptorVersion: 1,
-    faces: [{ faceId: faceIdOf("refresh", 10), vector: vectorOf(9_999) }],
-  });
-  const replaced = await harness.match(listId, vectorOf(9_999), { minRevision: linked + 6 });
-  expect(replaced.result[0]?.[0]).toBe(faceIdOf("refresh", 10));
-  expect(linesOf(/^Sync: 1->1, 1->1$/).length).toBeGreaterThan(0);
+    await harness.db.putFaces({
+      listIds: [listId],
+      descriptorVersion: 1,
+      faces: [{ faceId: faceIdOf(space, 10), vector: vectorOf(9_999) }],
+    });
+    const replaced = await harness.match(listId, vectorOf(9_999), { minRevision: linked + 6 });
+    expect(replaced.result[0]?.[0]).toBe(faceIdOf(space, 10));
+    expect(linesOf(/^Sync: 1->1, 1->1$/).length).toBeGreaterThan(0);
 
-  const { replies, failures } = await load.stop();
-  expect(failures).toEqual([]);
-  expect(replies.length).toBeGreaterThan(0);
-  for (const { revision, result } of replies)
-    if ((revision ?? 0) >= linked + 5) expect(result.some(([faceId]) => gone.includes(faceId))).toBe(false);
-  const label = JSON.parse(
-    (await harness.raw.get(`matching_label__${listId}__${matcher.matcherId}`)) ?? "{}",
-  );
-  expect(label).toMatchObject({ count: 320 });
-  await eventually("key has the revision", async () => {
-    const text = await harness.raw.get(`matching_label__${listId}__${matcher.matcherId}`);
-    return JSON.parse(text ?? "{}").revision === linked + 6 || undefined;
-  });
-});
+    const { replies, failures } = await load.stop();
+    expect(failures).toEqual([]);
+    expect(replies.length).toBeGreaterThan(0);
+    for (const { revision, result } of replies)
+      if ((revision ?? 0) >= linked + 5) expect(result.some(([faceId]) => gone.includes(faceId))).toBe(false);
+    const label = JSON.parse(
+      (await harness.raw.get(`matching_label__${listId}__${matcher.matcherId}`)) ?? "{}",
+    );
+    expect(label).toMatchObject({ count: 320 });
+    await eventually("key has the revision", async () => {
+      const text = await harness.raw.get(`matching_label__${listId}__${matcher.matcherId}`);
+      return JSON.parse(text ?? "{}").revision === linked + 6 || undefined;
+    });
+  },
+);
 
 test("I7, I12: a newer index is swapped in under load and changes; no request fails, no revision goes back", async () => {
   const { listId, indexId } = await servedList("reload");

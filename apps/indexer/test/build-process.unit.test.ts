@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { fileURLToPath } from "node:url";
+import { defaults } from "@lim/contracts";
 import { expect, it } from "vitest";
 import { startBuildProcess } from "../src/build-process.ts";
 
@@ -13,7 +14,7 @@ it("I10 a build process that does not end after its last word is killed, and its
         attempt: 1,
         epoch: 1,
         mode: "rebuild",
-        engine: "hnswlib",
+        engine: defaults.engine,
         params: { m: 16, ef_construction: 200 },
         descriptor_version: 1,
         dim: 8,

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { buildPhases, type IndexerState, type Match } from "@lim/contracts";
+import { buildPhases, engineNames, type IndexerState, type Match } from "@lim/contracts";
 import { connectSql } from "@lim/local-servers";
 import { createExactIndex, type KeyedIndex } from "@lim/vector-index";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -41,48 +41,52 @@ const allFaces = async (keyed: KeyedIndex, query: Float32Array) => {
 };
 
 describe("a build", () => {
-  it("publishes an index that answers as exact search does, and tells how far it is on the way", async () => {
-    const listId = await createList(stack.db, 2000);
-    const request = buildRequest(listId);
-    expect((await indexer.post("/index_list", request)).status).toBe(202);
-    const seen: NonNullable<IndexerState["progress"]>[] = [];
-    for (let state = await indexer.state(); state.state === "building"; state = await indexer.state())
-      if (state.progress) seen.push(state.progress);
-    expect(await indexer.outcome(request)).toMatchObject({ status: "success", error: null });
+  it.each(engineNames)(
+    "publishes an index of %s that answers as exact search does, and tells how far it is on the way",
+    async (engine) => {
+      const listId = await createList(stack.db, 2000);
+      const request = buildRequest(listId, { engine });
+      expect((await indexer.post("/index_list", request)).status).toBe(202);
+      const seen: NonNullable<IndexerState["progress"]>[] = [];
+      for (let state = await indexer.state(); state.state === "building"; state = await indexer.state())
+        if (state.progress) seen.push(state.progress);
+      expect(await indexer.outcome(request)).toMatchObject({ status: "success", error: null });
 
-    const rank = (p: (typeof seen)[number]) => buildPhases.indexOf(p.phase) * 1e9 + p.done;
-    expect(seen.map(rank)).toEqual(seen.map(rank).toSorted((a, b) => a - b));
-    expect(seen.map(({ phase }) => phase)).toContain("build");
+      const rank = (p: (typeof seen)[number]) => buildPhases.indexOf(p.phase) * 1e9 + p.done;
+      expect(seen.map(rank)).toEqual(seen.map(rank).toSorted((a, b) => a - b));
+      expect(seen.map(({ phase }) => phase)).toContain("build");
 
-    const [state] = await stack.db.listStates({ listIds: [listId] });
-    const opened = await stack.storage.open({ label: listId, indexId: request.task_id });
-    expect(opened.meta).toMatchObject({
-      count: 2000,
-      slots: 2000,
-      revision: state?.revision,
-      history_id: state?.historyId,
-      removed_since_rebuild: 0,
-      build: { mode: "rebuild", skipped: { wrong_length: 0, not_finite: 0, zero_norm: 0 } },
-    });
-    expect(Object.keys(opened.meta.build.phases)).toEqual(expect.arrayContaining(["snapshot", "build"]));
-    const exact = createExactIndex({ dim });
-    for (let person = 0; person < 2000; person++)
-      exact.upsert([{ faceId: faceOf(listId, person), vector: vectorOf(person) }]);
-    let agreed = 0;
-    for (let person = 0; person < 50; person++) {
-      const query = vectorOf(person, 1);
-      const [[want = []], [got = []]] = await Promise.all([
-        exact.search(query, { limit: 10 }),
-        opened.keyed.search(query, { limit: 10, ef: 128 }),
-      ]);
-      expect(got[0]?.[0]).toBe(want[0]?.[0]);
-      const ids = new Set(want.map(([faceId]) => faceId));
-      agreed += got.filter(([faceId]) => ids.has(faceId)).length;
-    }
-    expect(agreed / 500).toBeGreaterThanOrEqual(0.98);
-    await Promise.all([opened.keyed.close(), exact.close()]);
-    expect(await stagingOf(stack)).toEqual([]);
-  });
+      const [state] = await stack.db.listStates({ listIds: [listId] });
+      const opened = await stack.storage.open({ label: listId, indexId: request.task_id });
+      expect(opened.meta).toMatchObject({
+        engine: { name: engine },
+        count: 2000,
+        slots: 2000,
+        revision: state?.revision,
+        history_id: state?.historyId,
+        removed_since_rebuild: 0,
+        build: { mode: "rebuild", skipped: { wrong_length: 0, not_finite: 0, zero_norm: 0 } },
+      });
+      expect(Object.keys(opened.meta.build.phases)).toEqual(expect.arrayContaining(["snapshot", "build"]));
+      const exact = createExactIndex({ dim });
+      for (let person = 0; person < 2000; person++)
+        exact.upsert([{ faceId: faceOf(listId, person), vector: vectorOf(person) }]);
+      let agreed = 0;
+      for (let person = 0; person < 50; person++) {
+        const query = vectorOf(person, 1);
+        const [[want = []], [got = []]] = await Promise.all([
+          exact.search(query, { limit: 10 }),
+          opened.keyed.search(query, { limit: 10, ef: 128 }),
+        ]);
+        expect(got[0]?.[0]).toBe(want[0]?.[0]);
+        const ids = new Set(want.map(([faceId]) => faceId));
+        agreed += got.filter(([faceId]) => ids.has(faceId)).length;
+      }
+      expect(agreed / 500).toBeGreaterThanOrEqual(0.98);
+      await Promise.all([opened.keyed.close(), exact.close()]);
+      expect(await stagingOf(stack)).toEqual([]);
+    },
+  );
 
   it("B3 leaves bad rows out, counts them by kind, and indexes the rest", async () => {
     const listId = await createList(stack.db, 40);
@@ -152,9 +156,9 @@ describe("a build", () => {
 describe("update mode", () => {
   const update = (listId: string) => buildRequest(listId, { mode: "update", epoch: 20_000 });
 
-  it("I1 I5 equals a rebuild after links, unlinks and replacements", async () => {
+  it.each(engineNames)("I1 I5 equals a rebuild after links, unlinks and replacements: %s", async (engine) => {
     const listId = await createList(stack.db, 300);
-    const base = buildRequest(listId, { epoch: 20_000 });
+    const base = buildRequest(listId, { epoch: 20_000, engine });
     expect((await build(base)).error).toBeNull();
     await putPersons(stack.db, listId, 300, 100);
     await putPersons(stack.db, listId, 0, 20, 1);
@@ -162,8 +166,8 @@ describe("update mode", () => {
     await stack.db.unlinkFaces({ listId, faceIds: gone.slice(0, 20) });
     await stack.db.deleteFaces({ faceIds: gone.slice(20) });
 
-    const updating = update(listId);
-    const rebuilding = buildRequest(listId, { epoch: 20_000 });
+    const updating = { ...update(listId), engine };
+    const rebuilding = buildRequest(listId, { epoch: 20_000, engine });
     expect((await build(updating)).error).toBeNull();
     expect((await build(rebuilding)).error).toBeNull();
     const [updated, rebuilt] = await Promise.all(
@@ -188,10 +192,15 @@ describe("update mode", () => {
     expect(best?.[1]).toBeCloseTo(1, 4);
 
     await stack.db.unlinkFaces({ listId, faceIds: [faceOf(listId, 1)] });
-    const again = update(listId);
+    const again = { ...update(listId), engine };
     expect((await build(again)).error).toBeNull();
     const second = await stack.storage.find({ indexId: again.task_id });
     expect(second?.meta).toMatchObject({ count: 369, removed_since_rebuild: expect.any(Number) });
+    const other = engineNames.find((name) => name !== engine) ?? engine;
+    const switching = { ...update(listId), engine: other };
+    expect((await build(switching)).error).toBeNull();
+    const switched = await stack.storage.find({ indexId: switching.task_id });
+    expect(switched?.meta).toMatchObject({ engine: { name: other }, build: { mode: "rebuild" } });
     await Promise.all([updated.keyed.close(), rebuilt.keyed.close()]);
   });
 

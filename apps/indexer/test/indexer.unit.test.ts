@@ -1,5 +1,6 @@
 import {
   type BuildRequest,
+  defaults,
   indexerStateSchema,
   isLimError,
   LimError,
@@ -17,7 +18,7 @@ const request = (over: Partial<BuildRequest> = {}): BuildRequest => ({
   attempt: 1,
   epoch: 10,
   mode: "rebuild",
-  engine: "hnswlib",
+  engine: defaults.engine,
   params: { m: 16, ef_construction: 200 },
   descriptor_version: 1,
   dim: 64,

@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import {
   type BuildOutcome,
   type BuildRequest,
+  defaults,
   errorBodySchema,
   type IndexerState,
   indexerStateSchema,
@@ -137,7 +138,7 @@ export function buildRequest(listId: string, over: Partial<BuildRequest> = {}): 
     attempt: 1,
     epoch: ++epoch,
     mode: "rebuild",
-    engine: "hnswlib",
+    engine: defaults.engine,
     params: { m: 16, ef_construction: 200 },
     descriptor_version: 1,
     dim,

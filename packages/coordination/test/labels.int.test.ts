@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { LabelKeyValue } from "@lim/contracts";
+import { defaults } from "@lim/contracts";
 import { eventually } from "@lim/testkit";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { fixedKeys } from "../src/keys.ts";
@@ -17,7 +18,7 @@ const value: LabelKeyValue = {
   descriptor_version: 1,
   dim: 16,
   count: 9,
-  engine: "hnswlib",
+  engine: defaults.engine,
 };
 
 let fixture: RedisFixture;

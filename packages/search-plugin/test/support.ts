@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { isLimError, type MatchReply } from "@lim/contracts";
+import { defaults, isLimError, type MatchReply } from "@lim/contracts";
 import {
   connectRedis,
   createLabelAnnouncer,
@@ -136,7 +136,7 @@ export async function serve(options: {
     descriptor_version: options.descriptorVersion ?? descriptorVersion,
     dim,
     count: 1,
-    engine: "hnswlib",
+    engine: defaults.engine,
   });
   return {
     indexId,

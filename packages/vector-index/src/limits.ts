@@ -10,6 +10,13 @@ export const vectorIndexLimits = {
   normTolerance: 1e-3,
   /** Ids that are entered in one go when an index is opened: a few milliseconds of the event loop. */
   fillSliceIds: 16_384,
+  /** Neighbours of one query. */
+  maxSearchK: 1_000_000,
+  maxSearchEf: 1_000_000,
+  /** Values that are checked or copied before the event loop turns: a fraction of a millisecond. */
+  valuesPerTurn: 262_144,
+  /** Positions that are removed together after an addition that failed. */
+  maxHiddenAtOnce: 65_536,
   /** Results that one search may ask for, all its queries together: room for all of them is reserved. */
   maxSearchResults: 16_000_000,
   /** Bytes that one read of a file asks for: Node takes the length as a signed 32-bit number. */

@@ -2,21 +2,21 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
-import type { EngineName } from "@lim/contracts";
+import { type EngineName, engineNames } from "@lim/contracts";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { loadEngine } from "../src/engines.ts";
 import { createExactIndex } from "../src/exact.ts";
 import { createKeyedIndex, type KeyedIndex, openKeyedIndex } from "../src/keyed-index.ts";
 import type { VectorIndex } from "../src/port.ts";
-import { faceId, faceIds, row, unitVectors } from "./fixtures.ts";
+import { dotOf, faceId, faceIds, random, row, unitVectors } from "./fixtures.ts";
 
 const dim = 8;
 const params = { m: 16, efConstruction: 200 };
 const folder = mkdtempSync(join(tmpdir(), "lim-keyed-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const engines: readonly EngineName[] = ["hnswlib"];
+const engines: readonly EngineName[] = engineNames;
 
 async function create(engine: EngineName): Promise<KeyedIndex> {
   const adapter = await loadEngine(engine);
@@ -203,14 +203,74 @@ describe.each(engines)("keyed index over %s", (engine) => {
       });
     }
     // Nothing of what was removed was used again: the answer that is under way may name it.
-    expect(index.slots).toBe(slots + 12 * 8);
+    expect(keyed.index.slots).toBe(slots + 12 * 8);
     held.resolve();
     expect((await asked).map(([best]) => best?.[0])).toEqual(Array.from({ length: 8 }, (_, i) => faceId(i)));
     const [found] = await keyed.search(row(pool, dim, 11), { limit: 2, ef: 400 });
     expect(new Set(found?.map(([id]) => id))).toEqual(new Set([faceId(11), faceId(100 + 11 * 8)]));
-    const before = index.slots;
+    const before = keyed.index.slots;
     await keyed.apply({ upserts: [{ faceId: faceId(5000), vector: row(pool, dim, 2) }], removals: [] });
-    expect(index.slots).toBe(index.reusesPositions ? before : before + 1);
+    expect(keyed.index.slots).toBe(index.reusesPositions ? before : before + 1);
+    await keyed.close();
+  });
+
+  it("I5: beside changes every answer tells faces with the similarity of a vector that they had in its time", async () => {
+    const keyed = await create(engine);
+    const next = random(77);
+    const vectors = unitVectors(4000, dim, 78);
+    /** Vectors of each face, with the times from and to which searches might see them. */
+    const lives = new Map<string, { vector: Float32Array; from: number; to: number }[]>();
+    let now = 0;
+    let used = 0;
+    let searched = 0;
+    let writing = true;
+    const writer = async () => {
+      for (let round = 0; round < 120; round++) {
+        const faces = new Set(Array.from({ length: 10 }, () => faceId(Math.floor(next() * 60))));
+        const upserts: { faceId: string; vector: Float32Array }[] = [];
+        const removals: string[] = [];
+        for (const id of faces) {
+          if (next() < 0.5) removals.push(id);
+          else upserts.push({ faceId: id, vector: row(vectors, dim, used++) });
+        }
+        const began = now++;
+        for (const { faceId: id, vector } of upserts)
+          lives.set(id, [...(lives.get(id) ?? []), { vector, from: began, to: Number.POSITIVE_INFINITY }]);
+        await keyed.apply({ upserts, removals });
+        const ended = now++;
+        for (const id of faces) {
+          const kept = upserts.some((one) => one.faceId === id) ? 1 : 0;
+          for (const life of (lives.get(id) ?? []).slice(0, -kept || undefined))
+            life.to = Math.min(life.to, ended);
+        }
+      }
+    };
+    const searcher = async () => {
+      while (writing) {
+        const query = row(vectors, dim, Math.floor(next() * 4000));
+        const asked = now++;
+        const [matches = []] = await keyed.search(query, { limit: 60, ef: 200 });
+        const answered = now++;
+        searched++;
+        await setImmediate();
+        for (const [id, similarity] of matches) {
+          const fits = (lives.get(id) ?? []).some(
+            ({ vector, from, to }) =>
+              from <= answered &&
+              asked <= to &&
+              Math.abs(Math.max(0, dotOf(query, vector)) - similarity) < 1e-4,
+          );
+          if (!fits)
+            throw new Error(`${id} had no vector of similarity ${similarity} from ${asked} to ${answered}`);
+        }
+      }
+    };
+    const writes = writer().finally(() => {
+      writing = false;
+    });
+    await Promise.all([writes, ...Array.from({ length: 6 }, searcher)]);
+    expect(searched).toBeGreaterThan(100);
+    if (keyed.index.reusesPositions) expect(keyed.index.slots).toBeLessThan(200);
     await keyed.close();
   });
 

@@ -1,6 +1,151 @@
+import { readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { hostname, tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { LimError } from "@lim/contracts";
-import type { EngineAdapter, RerankKind } from "../port.ts";
+import { HnswIndex, type HnswOptions, planMemory } from "@lim/hnsw";
+import { vectorIndexLimits } from "../limits.ts";
+import type { EngineAdapter, EngineParams, RerankKind } from "../port.ts";
+import { asLimError, translated } from "./errors.ts";
+import { assertCount, PositionedHnsw } from "./hnsw-index.ts";
 
-export async function loadHnsw(_rerank: RerankKind): Promise<EngineAdapter> {
-  throw new LimError("engine_failed", "not yet");
+const defaultSeed = 100;
+
+interface RowsPlace {
+  rows: NonNullable<HnswOptions["rows"]>;
+  cleanUp: () => Promise<void>;
+}
+
+/**
+ * Where full precision is kept. A working file is in a folder whose name tells its process, so that the next one finds
+ * what was left by a process that died.
+ */
+async function placeOf(rerank: RerankKind): Promise<RowsPlace> {
+  if (rerank === "off") return { rows: "none", cleanUp: async () => {} };
+  if (rerank !== "file") return { rows: rerank, cleanUp: async () => {} };
+  const folder = await mkdtemp(join(tmpdir(), `lim-rows.${encodeURIComponent(hostname())}.${process.pid}.`));
+  return {
+    rows: { file: join(folder, "rows.f32") },
+    cleanUp: () => rm(folder, { recursive: true, force: true }),
+  };
+}
+
+function installedVersion(): string {
+  const manifest = new URL("../package.json", import.meta.resolve("@lim/hnsw"));
+  return (JSON.parse(readFileSync(fileURLToPath(manifest), "utf8")) as { version: string }).version;
+}
+
+/** Builds a small index once, to fail here and with a remedy where this Node cannot run the engine. */
+export async function loadHnsw(rerank: RerankKind): Promise<EngineAdapter> {
+  const adapter = new HnswAdapter(installedVersion(), rerank);
+  await (await adapter.create({ dim: 8, capacity: 1, params: { m: 4, efConstruction: 10 } })).close();
+  return adapter;
+}
+
+function assertShape(dim: number, capacity: number, { m, efConstruction, seed }: EngineParams): void {
+  assertCount("dim", dim, 1, 4_096);
+  assertCount("m", m, 4, 128);
+  assertCount("efConstruction", efConstruction, 1, 4_096);
+  assertCount("capacity", capacity, 0, vectorIndexLimits.maxSlots);
+  if (seed !== undefined) assertCount("seed", seed, 0, 2 ** 32 - 1);
+}
+
+class HnswAdapter implements EngineAdapter {
+  readonly name = "hnsw";
+  readonly version: string;
+  readonly readsVectors: boolean;
+  private readonly rerank: RerankKind;
+
+  constructor(version: string, rerank: RerankKind) {
+    this.version = version;
+    this.rerank = rerank;
+    this.readsVectors = rerank !== "off";
+  }
+
+  async create({
+    dim,
+    capacity,
+    params,
+    signal,
+  }: Parameters<EngineAdapter["create"]>[0]): Promise<PositionedHnsw> {
+    const { m, efConstruction, seed = defaultSeed } = params;
+    this.estimateMemoryBytes({ dim, capacity, params });
+    return this.held(0, params, (rows) =>
+      HnswIndex.create({ dim, metric: "ip", m, efConstruction, seed, capacity, rows, signal }),
+    );
+  }
+
+  async load(options: Parameters<EngineAdapter["load"]>[0]): Promise<PositionedHnsw> {
+    const { files, dim, slots, removed, params, signal } = options;
+    assertShape(dim, slots, params);
+    const isLive = liveOf(slots, removed);
+    const rowsPath = this.readsVectors ? files.vectors : undefined;
+    if (this.readsVectors && rowsPath === undefined)
+      throw new LimError("index_refused", "its vectors in full precision are missing");
+    const index = await this.held(slots, params, (rows) =>
+      HnswIndex.load(files.index, { rows, signal, ...(rowsPath === undefined ? {} : { rowsPath }) }),
+    );
+    try {
+      index.assertHolds({ dim, m: params.m, isLive, live: slots - removed.length });
+      return index;
+    } catch (thrown) {
+      await index.close();
+      throw thrown;
+    }
+  }
+
+  estimateMemoryBytes({
+    dim,
+    capacity,
+    params,
+  }: Parameters<EngineAdapter["estimateMemoryBytes"]>[0]): number {
+    assertShape(dim, capacity, params);
+    const rows = this.rerank === "off" || this.rerank === "file" ? "none" : this.rerank;
+    try {
+      const plan = planMemory({ dim, m: params.m, metric: "ip", rows, capacity });
+      if (capacity <= plan.maxSlots) return plan.memoryBytes;
+      throw new LimError(
+        "out_of_memory",
+        `${capacity} vectors of ${dim} dimensions: one index of engine hnsw holds ${plan.maxSlots} in its 4 GiB; ` +
+          "engine hnswlib has no such limit",
+      );
+    } catch (thrown) {
+      throw asLimError(thrown);
+    }
+  }
+
+  private async held(
+    slots: number,
+    params: EngineParams,
+    open: (rows: RowsPlace["rows"]) => Promise<HnswIndex>,
+  ): Promise<PositionedHnsw> {
+    const place = await placeOf(this.rerank);
+    try {
+      const engine = await translated(() => open(place.rows));
+      const { dim } = engine;
+      return new PositionedHnsw({
+        engine,
+        version: this.version,
+        rerank: this.rerank,
+        slots,
+        memoryBytesOf: (capacity) => this.estimateMemoryBytes({ dim, capacity, params }),
+        cleanUp: place.cleanUp,
+      });
+    } catch (thrown) {
+      await place.cleanUp();
+      throw thrown;
+    }
+  }
+}
+
+/** One byte a position: 1 = live. Throws `index_refused` where `removed` is not a set of positions. */
+function liveOf(slots: number, removed: Uint32Array): Uint8Array {
+  const isLive = new Uint8Array(slots).fill(1);
+  for (const position of removed) {
+    if (isLive[position] !== 1)
+      throw new LimError("index_refused", `removed position ${position} of ${slots}, or named twice`);
+    isLive[position] = 0;
+  }
+  return isLive;
 }

@@ -154,8 +154,8 @@ export class HnswlibIndex implements VectorIndex {
   ): Promise<SearchResults> {
     const { k, ef } = options;
     this.assertRows(queries);
-    assertCount("k", k, 1, 1_000_000);
-    assertCount("ef", ef, 1, 1_000_000);
+    assertCount("k", k, 1, vectorIndexLimits.maxSearchK);
+    assertCount("ef", ef, 1, vectorIndexLimits.maxSearchEf);
     assertCount("queries × k", (queries.length / this.dim) * k, 0, vectorIndexLimits.maxSearchResults);
     const { copy, transfer } = ownCopy(queries);
     const steps = (function* (): Steps<SearchResults> {

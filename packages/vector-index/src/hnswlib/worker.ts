@@ -1,6 +1,6 @@
 import { closeSync, openSync, rmSync, statSync, writeSync } from "node:fs";
 import { parentPort } from "node:worker_threads";
-import hnswlib from "hnswlib-node";
+import hnswlib, { type HierarchicalNSW } from "hnswlib-node";
 import { vectorIndexLimits } from "../limits.ts";
 import { vectorFault } from "../vectors.ts";
 import { checkEngineFile, trimCapacity } from "./file-format.ts";
@@ -11,7 +11,7 @@ type Answer = Omit<Extract<EngineReply, { ok: true }>, "ok" | "state">;
 
 /** The engine's object and what it does not know of itself. It never leaves this thread. */
 interface Held {
-  index: hnswlib.HierarchicalNSW;
+  index: HierarchicalNSW;
   dim: number;
   m: number;
   slots: number;
