@@ -6,7 +6,6 @@ import {
   biasOf,
   capacityOf,
   filterAt,
-  filterBytes,
   groupBits,
   keyOf,
   levelOf,
@@ -47,7 +46,7 @@ export let faultSlot: u32 = 0;
 
 /** Marks the slots below `slots` that have a key in the thread's bitmap. Returns how many. */
 export function markKeyed(slots: u32): u32 {
-  memory.fill(filterAt, 0, filterBytes);
+  memory.fill(filterAt, 0, (slots + 7) >> 3);
   let live: u32 = 0;
   for (let slot: u32 = 0; slot < slots; slot++) {
     if (load<u32>(keyOf(slot)) == noLink) continue;
@@ -59,7 +58,7 @@ export function markKeyed(slots: u32): u32 {
 
 /** The same of those that a search at `version` may return. */
 export function markVisible(slots: u32, version: u32): u32 {
-  memory.fill(filterAt, 0, filterBytes);
+  memory.fill(filterAt, 0, (slots + 7) >> 3);
   let live: u32 = 0;
   for (let slot: u32 = 0; slot < slots; slot++) {
     if (!isVisible(slot, version)) continue;

@@ -226,7 +226,8 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, i) => b[i] === byte);
 }
 
-function readFields(view: DataView, kind: FileKind): FileHeader {
+/** The fields of a header, unchecked but for those that name something. */
+export function readFields(view: DataView, kind: FileKind): FileHeader {
   const word = (index: number): number => view.getUint32(magicBytes + 4 * index, true);
   const metric = metrics[word(3)];
   const rows = rowKinds[word(7)];
