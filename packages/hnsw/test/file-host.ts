@@ -1,3 +1,4 @@
+/// <reference path="../src/webassembly.d.ts" />
 // Files without a pool: a host whose only thread is this one, for tests and the campaign of mutations.
 import { readFileSync } from "node:fs";
 import type { FileExports } from "../src/file/messages.ts";
@@ -15,7 +16,7 @@ import {
 } from "../src/layout.ts";
 
 const noWord = 0xffff_ffff;
-const wasm = new WebAssembly.Module(readFileSync(new URL("../dist/hnsw.wasm", import.meta.url)));
+const wasm = await WebAssembly.compile(readFileSync(new URL("../dist/hnsw.wasm", import.meta.url)));
 const maximumPages = 65_536;
 
 /** A memory and the one instance that works on it. */
@@ -76,7 +77,11 @@ export function createIndex(shape: Omit<Shape, "threads">, capacity: number, ben
 }
 
 /** Word of a slot in one of the arrays of words. */
-export function wordAt(state: IndexState, array: "key" | "born" | "died" | "lock", slot: number): Uint32Array {
+export function wordAt(
+  state: IndexState,
+  array: "key" | "born" | "died" | "lock",
+  slot: number,
+): Uint32Array {
   return new Uint32Array(state.memory.buffer, addressOf(state.layout, array, slot, 4), 1);
 }
 
