@@ -99,9 +99,11 @@ function byScan(count: u32, slots: u32, version: u32, filtered: bool): u32 {
   return selectFound();
 }
 
-/** Slots of four lie side by side, in one segment. */
+/** Slots of four lie side by side, in one segment. Those that were never used may hold anything, NaN too. */
 @inline function largestOfFour(at: usize): f32 {
-  return max(max(load<f32>(at), load<f32>(at, 4)), max(load<f32>(at, 8), load<f32>(at, 12)));
+  let largest: f32 = 0;
+  for (let i: usize = 0; i < 16; i += 4) if (load<f32>(at + i) > largest) largest = load<f32>(at + i);
+  return largest;
 }
 
 function rowDistance(row: usize, query: usize): f32 {
