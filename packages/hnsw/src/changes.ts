@@ -55,6 +55,16 @@ function lastOfEach(keys: Uint32Array, from: number, to: number): number[] {
   return last.size === to - from ? Array.from({ length: to - from }, (_, i) => from + i) : [...last.values()];
 }
 
+/** As `lastOfEach` of all, in steps. */
+async function lastOfAll(keys: Uint32Array): Promise<number[]> {
+  const last = new Map<number, number>();
+  for (let i = 0; i < keys.length; i++) {
+    if (i % keysPerStep === keysPerStep - 1) await pause();
+    last.set(keys[i] as number, i);
+  }
+  return [...last.values()];
+}
+
 interface Inserted {
   keys: Uint32Array;
   slots: Uint32Array;
@@ -122,6 +132,24 @@ function takeBack(core: IndexCore, slots: Uint32Array, done: Uint8Array | undefi
       core.slots.bury(slot);
     }
   });
+}
+
+/**
+ * First half of a large commit, in steps: slots that end with `version` are told so. Until it is committed, no search
+ * heeds that.
+ */
+async function markEnded(
+  core: IndexCore,
+  inserted: Inserted[],
+  removed: Uint32Array,
+  version: number,
+): Promise<void> {
+  for (const keys of [...inserted.map((one) => one.keys), removed])
+    for (let i = 0; i < keys.length; i++) {
+      if (i % keysPerStep === keysPerStep - 1) await pause();
+      const slot = core.keys.get(keys[i] as number);
+      if (slot >= 0) core.slots.setDied(slot, version);
+    }
 }
 
 /** In one turn of the event loop: a search sees all of it or nothing. */
@@ -209,7 +237,7 @@ export async function change(
   // Replaced slots live until the commit: every row needs a slot of its own.
   ensureFits(core, Math.max(fresh, rows.keys.length));
   const version = core.committed + 1;
-  const chosen = lastOfEach(rows.keys, 0, rows.keys.length);
+  const chosen = await lastOfAll(rows.keys);
   const length = sliceLength(core.layout.dim);
   const inserted: Inserted[] = [];
   try {
@@ -222,5 +250,6 @@ export async function change(
     for (const { slots } of inserted) takeBack(core, slots, undefined);
     throw error;
   }
+  await markEnded(core, inserted, removed, version);
   commit(core, inserted, removed, version);
 }

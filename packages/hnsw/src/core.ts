@@ -2,6 +2,7 @@ import type { FileHandle } from "node:fs/promises";
 import { asHnswError, HnswError } from "./errors.ts";
 import { KeyMap } from "./key-map.ts";
 import type { Layout } from "./layout.ts";
+import { keysPerStep } from "./limits.ts";
 import type { PooledMemory } from "./memory-pool.ts";
 import { BrokenWrite, type Scheduler } from "./scheduler.ts";
 import { SearchLedger, SearchQueue, type Snapshot } from "./searches.ts";
@@ -35,7 +36,7 @@ export class IndexCore {
     const slots = new Slots(attachment.memory, attachment.layout);
     this.slots = slots;
     this.keys = new KeyMap(slots.keyOf);
-    const ledger: SearchLedger = new SearchLedger(() => slots.freeRetired(ledger.oldest));
+    const ledger: SearchLedger = new SearchLedger(() => this.freeSome());
     this.ledger = ledger;
     this.searches = new SearchQueue(scheduler, attachment, ledger);
   }
@@ -48,6 +49,23 @@ export class IndexCore {
 
   snapshot(): Snapshot {
     return { version: this.committed, slots: this.slots.used, live: this.keys.size };
+  }
+
+  #freeing = false;
+  /** Frees what no search can meet any more, in steps. */
+  freeSome(): void {
+    if (this.#freeing || this.closed) return;
+    if (!this.slots.freeRetired(this.ledger.oldest, keysPerStep)) return;
+    this.#freeing = true;
+    setImmediate(() => {
+      this.#freeing = false;
+      this.freeSome();
+    });
+  }
+
+  /** As `freeSome`; resolves once all of it is free. */
+  async freeAll(): Promise<void> {
+    while (this.slots.freeRetired(this.ledger.oldest, keysPerStep)) await pause();
   }
 
   /** What went wrong in a change, for its caller. Where the graph may be half written, no further work is taken. */

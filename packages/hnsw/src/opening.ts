@@ -109,6 +109,7 @@ export async function loadCore(path: string, options: LoadIndexOptions): Promise
     return attachment;
   };
   let rowsHandle: FileHandle | undefined;
+  let rowsFile: string | undefined;
   try {
     const state = await loadIndex(
       path,
@@ -131,7 +132,8 @@ export async function loadCore(path: string, options: LoadIndexOptions): Promise
           runnerFor(scheduler, attach(memory, layout, rowsFile), options.signal),
       },
     );
-    rowsHandle = await openRows(state.rowsFile, "r+");
+    rowsFile = state.rowsFile;
+    rowsHandle = await openRows(rowsFile, "r+");
     const last = attachments.at(-1);
     const fits =
       last?.memory.memory === state.memory &&
@@ -141,7 +143,7 @@ export async function loadCore(path: string, options: LoadIndexOptions): Promise
     for (const one of attachments) if (one !== attachment) await scheduler.detach(one);
     return await adopted(scheduler, attachment, rowsHandle, state, options);
   } catch (error) {
-    if (rowsHandle !== undefined) await rowsHandle.close();
+    if (rowsHandle !== undefined && rowsFile !== undefined) await removeRows(rowsHandle, rowsFile);
     for (const attachment of attachments) await scheduler.detach(attachment);
     for (const memory of taken) scheduler.memories.giveBack(memory);
     throw asHnswError(error);

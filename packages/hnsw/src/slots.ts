@@ -2,7 +2,7 @@
 // sweep took it out of the graph, then retired until every search begun before has ended, then free.
 import { HnswError } from "./errors.ts";
 import { addressOf, type Layout, memoryBytesFor, segmentSlots } from "./layout.ts";
-import { noWord } from "./limits.ts";
+import { keysPerStep, noWord } from "./limits.ts";
 import { growTo, type PooledMemory } from "./memory-pool.ts";
 
 const segmentMask = segmentSlots - 1;
@@ -118,14 +118,20 @@ export class Slots {
     const swept = this.#dead.filter((slot) => this.diedOf(slot) <= version);
     if (swept.length === 0) return;
     this.#dead = this.#dead.filter((slot) => this.diedOf(slot) > version);
-    this.#retired.push({ slots: Uint32Array.from(swept), after });
+    for (let from = 0; from < swept.length; from += keysPerStep)
+      this.#retired.push({ slots: Uint32Array.from(swept.slice(from, from + keysPerStep)), after });
   }
 
-  /** Frees what no search numbered below `oldest` can meet. */
-  freeRetired(oldest: number): void {
-    while (this.#retired[0] !== undefined && this.#retired[0].after <= oldest) {
-      const batch = this.#retired.shift();
-      for (const slot of batch?.slots ?? []) this.release(slot);
+  /** Frees what no search numbered below `oldest` can meet, about `most` slots. Whether there are more. */
+  freeRetired(oldest: number, most: number): boolean {
+    let freed = 0;
+    for (;;) {
+      const batch = this.#retired[0];
+      if (batch === undefined || batch.after > oldest) return false;
+      if (freed >= most) return true;
+      for (const slot of batch.slots) this.release(slot);
+      freed += batch.slots.length;
+      this.#retired.shift();
     }
   }
 

@@ -56,7 +56,7 @@ export async function sweep(core: IndexCore, signal: AbortSignal | undefined): P
     answered: () => true,
   });
   slots.retireDead(version, core.ledger.next);
-  slots.freeRetired(core.ledger.oldest);
+  core.freeSome();
 }
 
 const sweepVersion = ({ ledger, committed }: IndexCore): number =>
@@ -72,6 +72,7 @@ function isSweepDue(core: IndexCore): boolean {
 export async function fullSweep(core: IndexCore, signal: AbortSignal | undefined): Promise<void> {
   await searchesEnded(core, signal);
   await sweep(core, signal);
+  await core.freeAll();
 }
 
 /** Resolves once every search begun so far has ended; what they held is free then. */
@@ -89,7 +90,7 @@ export async function searchesEnded(core: IndexCore, signal: AbortSignal | undef
       signal.removeEventListener("abort", onAbort);
     }
   }
-  core.slots.freeRetired(core.ledger.oldest);
+  await core.freeAll();
 }
 
 /** Sees to it that `count` slots can be allocated; `full` where they cannot. */
@@ -98,8 +99,8 @@ export async function makeRoom(
   count: number,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { slots, ledger } = core;
-  slots.freeRetired(ledger.oldest);
+  const { slots } = core;
+  await core.freeAll();
   if (slots.available >= count) return;
   if (slots.dead > 0) await fullSweep(core, signal);
   if (slots.available < count && slots.retired > 0) await searchesEnded(core, signal);

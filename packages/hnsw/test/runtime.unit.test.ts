@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -13,10 +13,11 @@ import {
   planMemory,
   type RowsOption,
 } from "../src/index.ts";
+import { KeyMap } from "../src/key-map.ts";
 import { addressOf, controlAt, segmentSlots } from "../src/layout.ts";
 import { lastVersion } from "../src/limits.ts";
 import { schedulerOf } from "../src/pool.ts";
-import { clustered, difference, keysOf, normalised, range, recall, rowsOf } from "./support.ts";
+import { clustered, difference, keysOf, normalised, randomFrom, range, recall, rowsOf } from "./support.ts";
 
 const dim = 32;
 const folder = mkdtempSync(join(tmpdir(), "hnsw-"));
@@ -381,6 +382,32 @@ describe("filters", () => {
 });
 
 describe("memory", () => {
+  test("the key map agrees with a Map, and takes 8 bytes a key at most", () => {
+    const seed = 97;
+    console.log(`seed ${seed}`);
+    const random = randomFrom(seed);
+    const keys: number[] = [];
+    const map = new KeyMap((slot) => keys[slot] as number);
+    const model = new Map<number, number>();
+    const keyAt = () => Math.floor(random() * 20_000) * 4099;
+    for (let i = 0; i < 200_000; i++) {
+      const key = keyAt();
+      if (random() < (i < 120_000 ? 0.7 : 0.3)) {
+        keys.push(key);
+        expect(map.set(key, keys.length - 1)).toBe(model.get(key) ?? -1);
+        model.set(key, keys.length - 1);
+      } else {
+        expect(map.delete(key)).toBe(model.get(key) ?? -1);
+        model.delete(key);
+      }
+      if (i === 119_999) expect(map.sizeBytes / map.size).toBeLessThanOrEqual(8);
+      const other = keyAt();
+      if (map.get(other) !== (model.get(other) ?? -1)) expect.fail(`key ${other} after step ${i}`);
+    }
+    expect(map.size).toBe(model.size);
+    for (const [key, slot] of model) expect(map.get(key)).toBe(slot);
+  });
+
   test("grows by segments, up to what was planned", async () => {
     const index = await create({ capacity: 0, rows: "none", dim: 64, pool: newPool({ threads: 2 }) });
     expect(index.capacity).toBe(0);
@@ -443,6 +470,78 @@ describe("memory", () => {
     await index.upsert(range(0, 10), clustered(10, dim, 1));
     await index.close();
     expect(schedulerOf(own).memories.spares).toBe(0);
+  });
+});
+
+describe("files, through the pool", () => {
+  const kinds: [string, RowsOption, RowsOption | undefined, boolean][] = [
+    ["rows in the same file", "float32", undefined, false],
+    ["rows beside it", "float32", undefined, true],
+    ["rows narrowed", "float32", "float16", false],
+    ["rows left out", "float16", "none", false],
+    ["no rows", "none", undefined, false],
+    ["rows of a working file into memory", { file: join(folder, "a") }, "float32", true],
+    ["rows of memory into a working file", "float32", { file: join(folder, "b") }, false],
+  ];
+  for (const [name, rows, loaded, beside] of kinds)
+    test(`saved and loaded: ${name}`, async () => {
+      const count = 2500;
+      const vectors = clustered(count, dim, 61);
+      const index = await create({ rows });
+      await index.upsert(range(0, count), vectors);
+      await index.remove(range(0, 300));
+      const path = join(folder, "saved");
+      const rowsPath = beside ? join(folder, "saved-rows") : undefined;
+      await index.save(path, { rowsPath });
+      const own = newPool({ threads: 1 });
+      for (const other of [pool, own]) {
+        const copy = await HnswIndex.load(path, { pool: other, rowsPath, rows: loaded });
+        expect(copy.size).toBe(count - 300);
+        expect([...copy.keys()].sort((a, b) => a - b)).toEqual([...range(300, count)]);
+        expect(await copy.check()).toMatchObject({ live: count - 300, dead: 0, badLinks: 0, problems: [] });
+        const queries = rowsOf(vectors, dim, 400, 500);
+        const before = await index.search(queries, { k: 10, ef: 100, exact: false });
+        const after = await copy.search(queries, { k: 10, ef: 100, exact: false });
+        expect(recall(after, before)).toBeGreaterThan(loaded === undefined ? 0.999 : 0.95);
+        const filter = new Uint8Array(Math.ceil(count / 8)).fill(0xff);
+        expect(
+          recall(await copy.search(queries, { k: 10, ef: 100, exact: false, filter }), after),
+        ).toBeGreaterThan(0.99);
+        // What was loaded goes on as if it had been built.
+        await copy.change({
+          upsert: { keys: range(0, 300), vectors: rowsOf(vectors, dim, 0, 300) },
+          remove: range(300, 310),
+        });
+        expect(copy.size).toBe(count - 10);
+        expect(
+          keysOf(await copy.search(rowsOf(vectors, dim, 7, 8), { k: 1, ef: 100, exact: false })),
+        ).toEqual([7]);
+        await copy.sweep();
+        expect(copy.slots).toBe(count - 10);
+        await copy.close();
+        if (typeof loaded === "object") expect(existsSync(loaded.file)).toBe(false);
+      }
+      await index.close();
+    });
+
+  test("what is not an index is refused, and its memory is not lost", async () => {
+    const own = newPool({ threads: 1 });
+    const path = join(folder, "broken");
+    const index = await HnswIndex.create({ dim, pool: own });
+    await index.upsert(range(0, 100), clustered(100, dim, 1));
+    await index.save(path);
+    await index.close();
+    const bytes = readFileSync(path);
+    bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1;
+    writeFileSync(path, bytes);
+    for (let i = 0; i < 3; i++)
+      expect(await codeOf(() => HnswIndex.load(path, { pool: own }))).toBe("refused");
+    expect(await codeOf(() => HnswIndex.load(folder, { pool: own }))).toBe("refused");
+    expect(await codeOf(() => HnswIndex.load(join(folder, "missing"), { pool: own }))).toBe("failed");
+    expect(await codeOf(() => HnswIndex.load(path, { pool: own, signal: AbortSignal.abort() }))).toBe(
+      "aborted",
+    );
+    expect(schedulerOf(own).memories.spares).toBe(1);
   });
 });
 
