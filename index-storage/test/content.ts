@@ -1,4 +1,4 @@
-import { writeUuid } from "@lim/contracts";
+import { defaults, type EngineName, writeUuid } from "@lim/contracts";
 import { createKeyedIndex, type KeyedIndex, loadEngine } from "@lim/vector-index";
 import type { StagedContent } from "../src/index.ts";
 
@@ -27,22 +27,22 @@ export function vectors(n: number, seed = 1): Float32Array {
   return out;
 }
 
-export async function build(n: number, seed = 1): Promise<KeyedIndex> {
-  const adapter = await loadEngine("hnswlib");
+export async function build(n: number, seed = 1, engine: EngineName = defaults.engine): Promise<KeyedIndex> {
+  const adapter = await loadEngine(engine);
   const keyed = createKeyedIndex(await adapter.create({ dim, capacity: n, params }));
   const ids = new Uint8Array(n * 16);
   for (let i = 0; i < n; i++) writeUuid(idOf(i), ids, i * 16);
-  if (n > 0) await keyed.addNew(ids, vectors(n, seed));
+  if (n > 0) await keyed.addNew(ids, vectors(n, seed), { threads: 1 });
   return keyed;
 }
 
-export function contentOf(label: string, revision = 1): StagedContent {
+export function contentOf(label: string, revision = 1, engine: EngineName = defaults.engine): StagedContent {
   return {
     label,
     historyId,
     descriptorVersion: 1,
     revision,
-    engine: "hnswlib",
+    engine,
     params,
     mode: "rebuild",
     removedSinceRebuild: 0,

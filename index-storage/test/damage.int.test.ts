@@ -11,21 +11,28 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { engineNameSchema } from "@lim/contracts";
 import { describe, expect, it } from "vitest";
 import { build, dim, idOf, openCounted, publish, tempFolder, vectors } from "./fixtures.ts";
 
-const golden = fileURLToPath(new URL("./golden/v1", import.meta.url));
+/** Made by make-golden.ts; the one of hnswlib is older than the hash of meta. */
+const goldens = [
+  { engine: "hnswlib", folder: "v1", files: ["meta.json", "index.dat", "ids.dat"] },
+  { engine: "hnsw", folder: "v1-hnsw", files: ["meta.json", "index.dat", "ids.dat", "vectors.dat"] },
+];
 const label = idOf(1000);
 const indexId = idOf(3000);
-const files = ["meta.json", "index.dat", "ids.dat"];
 
-async function goldenRoot() {
+async function rootOf(name: string) {
   const root = tempFolder();
+  const golden = fileURLToPath(new URL(`./golden/${name}`, import.meta.url));
   cpSync(golden, root, { recursive: true });
   return { ...(await openCounted(root)), folder: join(root, label, indexId) };
 }
 
-describe("format version 1", () => {
+describe.each(goldens)("format version 1 with $engine", ({ engine, folder: name, files }) => {
+  const goldenRoot = () => rootOf(name);
+
   it("the golden index is read, whole and with its answers", async () => {
     const { storage } = await goldenRoot();
     const listing = await storage.list();
@@ -38,7 +45,7 @@ describe("format version 1", () => {
       count: 38,
       slots: 40,
       revision: 42,
-      engine: { name: "hnswlib", version: "3.0.0" },
+      engine: { name: engine },
     });
     const { keyed } = await storage.open({ label, indexId });
     const answers = await keyed.search(vectors(40), { limit: 1, ef: 64 });
@@ -60,7 +67,7 @@ describe("format version 1", () => {
         bytes[at] = (bytes[at] ?? 0) ^ (1 << (at % 8));
         writeFileSync(path, bytes);
         if (name === "meta.json") {
-          // This file is older than the hash of meta: a changed byte of a free field makes a valid meta of the same files.
+          // Where the file is older than the hash of meta, a changed byte of a free field makes a valid meta of the same files.
           const outcome = await storage.verify({ label, indexId }).catch((error: unknown) => error);
           if (outcome instanceof Error) expect(outcome).toMatchObject({ errorName: "index_refused" });
           continue;
@@ -77,7 +84,7 @@ describe("format version 1", () => {
 
   it("I2: every changed bit of meta.json is refused, or changes white space only", async () => {
     const { storage } = await openCounted(tempFolder());
-    const built = await build(40);
+    const built = await build(40, 1, engineNameSchema.parse(engine));
     const published = await publish(storage, built, { label, indexId, revision: 42 });
     await built.close();
     const path = join(storage.root, label, indexId, "meta.json");
@@ -138,7 +145,7 @@ describe("format version 1", () => {
       expect(await refused(/missing/)).toBe(0);
       writeFileSync(path, whole);
     }
-    const other = await build(40, 77);
+    const other = await build(40, 77, engineNameSchema.parse(engine));
     await publish(storage, other, { label, indexId: idOf(1) });
     await other.close();
     const loadsBefore = loads();
@@ -164,7 +171,8 @@ describe("format version 1", () => {
   it("I2: a newer format is told apart from a corrupt one; impossible counts are refused", async () => {
     const { storage, folder, loads } = await goldenRoot();
     const path = join(folder, "meta.json");
-    const meta = JSON.parse(readFileSync(path, "utf8"));
+    // As a foreign writer would leave it: the fields are held to account without the seal, too.
+    const { meta_sha256: _, ...meta } = JSON.parse(readFileSync(path, "utf8"));
     for (const [change, reason] of [
       [{ format_version: 2, more: 1 }, /too new/],
       [{ format_version: "1" }, /corrupt/],
@@ -182,6 +190,14 @@ describe("format version 1", () => {
       });
     }
     expect(loads()).toBe(0);
+    const { "vectors.dat": vectors, ...others } = meta.files;
+    if (vectors) {
+      writeFileSync(path, JSON.stringify({ ...meta, files: others }));
+      await expect(storage.open({ label, indexId })).rejects.toMatchObject({
+        errorName: "index_refused",
+        detail: expect.stringMatching(/vectors in full precision are missing/),
+      });
+    }
     for (const change of [{ dim: 32 }, { params: { ...meta.params, m: 9 } }]) {
       writeFileSync(path, JSON.stringify({ ...meta, ...change }));
       await expect(storage.open({ label, indexId })).rejects.toMatchObject({ errorName: "index_refused" });

@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { EngineName } from "@lim/contracts";
 import { type EngineAdapter, type KeyedIndex, loadEngine } from "@lim/vector-index";
 import { onTestFinished } from "vitest";
 import { type IndexStorage, openIndexStorage } from "../src/index.ts";
@@ -22,18 +23,18 @@ export async function openCounted(
   const scratch = join(root, ".scratch");
   mkdirSync(scratch, { recursive: true });
   let loads = 0;
-  const adapter = await loadEngine("hnswlib");
-  const spy: EngineAdapter = {
-    ...adapter,
-    load: (request) => {
+  const spied = async (name: EngineName): Promise<EngineAdapter> => {
+    const adapter = await loadEngine(name);
+    const load: EngineAdapter["load"] = (request) => {
       loads++;
       return adapter.load(request);
-    },
+    };
+    return Object.create(adapter, { load: { value: load } });
   };
   const storage = await openIndexStorage({
     root,
     scratchDir: scratch,
-    loadAdapter: async () => spy,
+    loadAdapter: spied,
     ...options,
   });
   return { storage, loads: () => loads, scratch };
@@ -46,5 +47,6 @@ export async function publish(
 ) {
   const { label, indexId, revision = 1, attempt = 1 } = names;
   const staging = await storage.stage({ label, indexId, attempt });
-  return staging.publish(keyed, contentOf(label, revision), { phases: { build: 1 } });
+  const content = contentOf(label, revision, keyed.index.engine.name);
+  return staging.publish(keyed, content, { phases: { build: 1 } });
 }

@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { engineNames } from "@lim/contracts";
 import type { KeyedIndex } from "@lim/vector-index";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { newestOf, type OpenedIndex } from "../src/index.ts";
@@ -28,41 +29,54 @@ beforeAll(async () => {
 afterAll(() => keyed.close());
 
 describe("publishing and opening", () => {
-  it("publishes what was built and opens it again with the same answers", async () => {
-    const { storage, scratch } = await openCounted(tempFolder());
-    const phases: string[] = [];
-    const staging = await storage.stage({ label, indexId, attempt: 1 });
-    const published = await staging.publish(keyed, contentOf(label, 9), {
-      phases: { build: 5 },
-      onPhase: (phase, done, total) => phases.push(`${phase} ${done}/${total}`),
-    });
-    expect(published.meta).toMatchObject({
-      count: 298,
-      slots: 300,
-      revision: 9,
-      dim,
-      label,
-      index_id: indexId,
-    });
-    expect(published.meta.recall).toEqual({ k: 10, sampled: 1 });
-    expect(Object.keys(published.meta.build.phases)).toEqual(["build", "verify", "store"]);
-    expect(phases[0]).toBe("verify 0/3");
-    expect(phases.at(-1)).toBe("publish 1/1");
-    expect(await storage.verify({ label, indexId })).toEqual(published.meta);
-    expect(await storage.find({ indexId })).toEqual(published);
-    const opened = await storage.open({ label, indexId });
-    const queries = vectors(20, 5);
-    expect(await opened.keyed.search(queries, { limit: 5, ef: 64 })).toEqual(
-      await keyed.search(queries, { limit: 5, ef: 64 }),
-    );
-    expect(opened.keyed.has(idOf(7))).toBe(false);
-    await opened.keyed.close();
-    expect(readdirSync(scratch)).toEqual([]);
-    expect(readdirSync(join(storage.root, ".staging"))).toEqual([]);
-    expect(await staging.publish(keyed, contentOf(label, 9), { phases: {} })).toBe(published);
-    await staging.discard();
-    expect((await storage.list()).indexes).toEqual([published]);
-  });
+  it.each(engineNames)(
+    "publishes what was built with %s and opens it again with the same answers",
+    async (engine) => {
+      const { storage, scratch } = await openCounted(tempFolder());
+      const keyed = await build(300, 1, engine);
+      await keyed.apply({ upserts: [], removals: [idOf(7), idOf(299)] });
+      const content = contentOf(label, 9, engine);
+      const phases: string[] = [];
+      const staging = await storage.stage({ label, indexId, attempt: 1 });
+      const published = await staging.publish(keyed, content, {
+        phases: { build: 5 },
+        onPhase: (phase, done, total) => phases.push(`${phase} ${done}/${total}`),
+      });
+      expect(published.meta).toMatchObject({
+        count: 298,
+        slots: 300,
+        revision: 9,
+        dim,
+        label,
+        index_id: indexId,
+        engine: { name: engine },
+      });
+      const names = readdirSync(join(storage.root, label, indexId)).toSorted();
+      expect(names).toEqual(["meta.json", ...Object.keys(published.meta.files)].toSorted());
+      expect(names.includes("vectors.dat")).toBe(engine === "hnsw");
+      const sizes = Object.values(published.meta.files).map(({ size }) => size);
+      expect(published.sizeBytes).toBe(sizes.reduce((sum, size) => sum + size));
+      expect(published.meta.recall).toEqual({ k: 10, sampled: 1 });
+      expect(Object.keys(published.meta.build.phases)).toEqual(["build", "verify", "store"]);
+      expect(phases[0]).toBe("verify 0/3");
+      expect(phases.at(-1)).toBe("publish 1/1");
+      expect(await storage.verify({ label, indexId })).toEqual(published.meta);
+      expect(await storage.find({ indexId })).toEqual(published);
+      const opened = await storage.open({ label, indexId });
+      const queries = vectors(20, 5);
+      expect(await opened.keyed.search(queries, { limit: 5, ef: 64 })).toEqual(
+        await keyed.search(queries, { limit: 5, ef: 64 }),
+      );
+      expect(opened.keyed.has(idOf(7))).toBe(false);
+      await opened.keyed.close();
+      expect(readdirSync(scratch)).toEqual([]);
+      expect(readdirSync(join(storage.root, ".staging"))).toEqual([]);
+      expect(await staging.publish(keyed, content, { phases: {} })).toBe(published);
+      await staging.discard();
+      expect((await storage.list()).indexes).toEqual([published]);
+      await keyed.close();
+    },
+  );
 
   it("a verified index of the same id counts as success, a foreign or broken one is a conflict", async () => {
     const { storage } = await openCounted(tempFolder());
