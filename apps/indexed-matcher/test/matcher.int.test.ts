@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
-import { cp, mkdir, rename } from "node:fs/promises";
+import { cp, mkdir, readdir, rename } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { defaults, type EngineName, encodeDescriptor, engineNames } from "@lim/contracts";
 import { connectRedis, createLabelLocks, defaultKeyNames } from "@lim/coordination";
@@ -295,4 +296,28 @@ test("a load past the memory limit is refused, said, and harms nothing", async (
   expect(String(index?.detail)).toContain("LIM_MEMORY_LIMIT_RATIO");
   expect(await announcers(harness, listId)).toEqual([matcher.matcherId]);
   await small.process.stop();
+});
+
+// The last ones: they need the streams for themselves.
+test.each(["float16", "file", "off"])("serves engine hnsw with its vectors kept as: %s", async (rerank) => {
+  await matcher.process.stop();
+  const space = `rerank ${rerank}`;
+  const { process: own } = await harness.startMatcher({ LIM_RERANK: rerank });
+  const { listId } = await servedList(space, 300, "hnsw");
+  const workFolders = async () =>
+    (await readdir(tmpdir())).filter((name) => name.startsWith("lim-rows.") && name.includes(`.${own.pid}.`));
+  expect((await workFolders()).length > 0).toBe(rerank === "file");
+  for (let person = 0; person < 20; person++) {
+    const { result } = await harness.match(listId, vectorOf(person));
+    expect(result[0]?.[0]).toBe(faceIdOf(space, person));
+    expect(result[0]?.[1]).toBeCloseTo(1, rerank === "off" ? 1 : 2);
+  }
+  await harness.db.putFaces({ listIds: [listId], descriptorVersion: 1, faces: facesOf(space, 300, 1) });
+  await harness.db.unlinkFaces({ listId, faceIds: [faceIdOf(space, 5)] });
+  const added = await harness.match(listId, vectorOf(300), { minRevision: 302 });
+  expect(added.result[0]?.[0]).toBe(faceIdOf(space, 300));
+  const removed = await harness.match(listId, vectorOf(5), { minRevision: 302, limit: 300 });
+  expect(removed.result.map(([faceId]) => faceId)).not.toContain(faceIdOf(space, 5));
+  await own.stop();
+  expect(await workFolders()).toEqual([]);
 });
