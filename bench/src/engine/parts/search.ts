@@ -17,7 +17,7 @@ import {
 } from "./search-tables.ts";
 
 const efs = [10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 400, 600, 800, 1200];
-const depths = [0, 16, 24, 40, 80];
+const depths = [0, 16, 24, 40, 80, 160];
 /** As the engine's own. */
 export const defaultEf = 64;
 /** Settings of our engine that are measured in the rounds, of the many that are tried. */
