@@ -12,9 +12,9 @@ import {
   useSlot,
 } from "./kernels";
 import {
-  batchAt,
   biasOf,
   capacityOf,
+  chosenAt,
   coarseOf,
   diedOf,
   dim,
@@ -28,6 +28,7 @@ import {
   lockEntry,
   lockSlot,
   m,
+  maxLinks,
   never,
   noLink,
   normalise,
@@ -211,9 +212,22 @@ function clearLinks(slot: u32, level: u32): void {
   for (let l: u32 = 0; l <= level; l++) atomic.store<u32>(linksOf(slot, l), noLink);
 }
 
-/** Links a slot on `level` to the best of the selected, and them to it. */
-function connect(slot: u32, level: u32, n: u32): void {
+@inline function chosenOf(level: u32): usize {
+  return chosenAt + ((<usize>level * maxLinks) << 2);
+}
+
+/** Chooses the links of a new slot on `level` among `n` selected, and notes them; the first word is their count. */
+function chooseLinks(level: u32, n: u32): void {
   const kept = prune(n, m);
+  const chosen = chosenOf(level);
+  store<u32>(chosen, kept);
+  memory.copy(chosen + 4, keptAt, <usize>kept << 2);
+}
+
+/** Links a slot on `level` to those that were chosen, and them to it. */
+function connect(slot: u32, level: u32): void {
+  const chosen = chosenOf(level);
+  const count = load<u32>(chosen);
   lockSlot(slot);
   // Others may have linked to this slot meanwhile, and it to them: their links stay.
   const list = linksOf(slot, level);
@@ -221,9 +235,8 @@ function connect(slot: u32, level: u32, n: u32): void {
   let have: u32 = 0;
   while (have < capacity && load<u32>(list + (<usize>have << 2)) != noLink) have++;
   const before = have;
-  for (let i: u32 = 0; i < kept; i++) {
-    const other = load<u32>(keptAt + (<usize>i << 2));
-    store<u32>(batchAt + (<usize>i << 2), other);
+  for (let i: u32 = 1; i <= count; i++) {
+    const other = load<u32>(chosen + (<usize>i << 2));
     let known = false;
     for (let j: u32 = 0; j < before; j++) if (load<u32>(list + (<usize>j << 2)) == other) known = true;
     if (known || have == capacity) continue;
@@ -232,7 +245,7 @@ function connect(slot: u32, level: u32, n: u32): void {
     have++;
   }
   unlockSlot(slot);
-  for (let i: u32 = 0; i < kept; i++) addLink(load<u32>(batchAt + (<usize>i << 2)), slot, level);
+  for (let i: u32 = 1; i <= count; i++) addLink(load<u32>(chosen + (<usize>i << 2)), slot, level);
 }
 
 /** Takes out of `n` selected what was removed, and `slot` itself: another thread may have linked to it already. */
@@ -264,21 +277,22 @@ export function link(slot: u32, slots: u32, level: u32, scale: f32, bias: f32): 
   const first = <u32>from - 1;
   let nearest = keyFrom(coarseDistance(first, query8At), first);
   for (let l = top; l > level; l--) nearest = descend(query8At, l, nearest);
-  for (let l: i32 = min(level, top); l >= 0; l--) {
+  const highest = min(level, top);
+  for (let l = <i32>highest; l >= 0; l--) {
     let n = linkable(slot, beamWalk(query8At, nearest, efConstruction, l, slots));
     // All that is near was removed: what is not is looked for farther away.
     if (n == 0) n = linkable(slot, wantedWalk(query8At, nearest, efConstruction, l, slots, building, false));
-    if (n > 0) {
-      nearest = load<u64>(selectedAt);
-      connect(slot, l, n);
-      useQuery(query8At, scale, bias);
-    } else if (<u32>nearest != slot) {
+    if (n > 0) nearest = load<u64>(selectedAt);
+    else if (<u32>nearest != slot) {
       // Nothing here that is not removed: linked to what is, so that it can be reached.
       store<u64>(selectedAt, nearest);
-      connect(slot, l, 1);
-      useQuery(query8At, scale, bias);
+      n = 1;
     }
+    chooseLinks(l, n);
+    useQuery(query8At, scale, bias);
   }
+  // From the bottom up: whoever meets the slot on a level finds its links on those below, also while it is being linked.
+  for (let l: u32 = 0; l <= highest; l++) connect(slot, l);
   if (level > top) {
     setEntry(slot, level);
     unlockEntry();

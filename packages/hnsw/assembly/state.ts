@@ -17,6 +17,7 @@ export const maxCandidates: u32 = 131072;
 export const maxBatchQueries: u32 = 16;
 /** Room for the links of one node, twice. */
 export const maxLinks: u32 = 512;
+const maxLevels: usize = 12;
 
 let control: usize = 0;
 /** Dimensions after padding to a multiple of 64. */
@@ -58,6 +59,8 @@ export let candidatesAt: usize = 0;
 export let topAt: usize = 0;
 export let selectedAt: usize = 0;
 export let keptAt: usize = 0;
+/** Links of the slot that is being inserted, a list a level. */
+export let chosenAt: usize = 0;
 export let batchAt: usize = 0;
 export let outKeysAt: usize = 0;
 export let outScoresAt: usize = 0;
@@ -129,6 +132,8 @@ function attachScratch(start: usize): void {
   at += <usize>maxLinks * 4;
   batchAt = at;
   at += <usize>maxLinks * 4;
+  chosenAt = at;
+  at += <usize>(maxLevels + 1) * maxLinks * 4;
   // Batches are read four at a time: what lies behind their end must be slots, too.
   memory.fill(keptAt, 0, at - keptAt);
   outKeysAt = at;

@@ -118,6 +118,7 @@ export function layOut(shape: Shape): Layout {
       8 * maxResults +
       8 * (maxResults + maxLinks) +
       8 * maxLinks +
+      4 * maxLinks * (maxLevels + 1) +
       8 * maxResults +
       filterBytes,
     4096,
