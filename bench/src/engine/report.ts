@@ -4,6 +4,7 @@ import { availableParallelism, cpus, totalmem } from "node:os";
 import { dirname } from "node:path";
 import { LimError } from "@lim/contracts";
 import { drawCurves, type SvgPanel } from "../svg.ts";
+import { frontOf } from "./curve.ts";
 import { type GoalFigure, goalRows, goals, verdictOf } from "./goals.ts";
 import type { Options } from "./options.ts";
 import type { SearchFigures } from "./parts/search.ts";
@@ -100,7 +101,8 @@ function panelOf({ dataset, k, curves }: SearchFigures): SvgPanel {
   const series = (name: string, style: number, measured: readonly Series[]) => ({
     name,
     style,
-    points: medianPoints(measured).filter(({ perS }) => Number.isFinite(perS)),
+    // A setting that another beats would bend the line back.
+    points: frontOf(medianPoints(measured).filter(({ perS }) => Number.isFinite(perS))),
   });
   return {
     title: dataset,
