@@ -12,11 +12,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { HnswError } from "../src/errors.ts";
-import { encodeEnd, encodeHeader, type FileHeader, planFile, readFields } from "../src/file/format.ts";
+import { type FileHeader, planFile } from "../src/file/format.ts";
 import { loadIndex, saveIndex } from "../src/file/index.ts";
 import type { LoadOptions } from "../src/file/load.ts";
-import { xxh64 } from "../src/file/xxh64.ts";
 import type { RunInPool } from "../src/index-state.ts";
+import { craftHeader, craftWord, headerIn } from "./file-craft.ts";
 import {
   type Built,
   createIndex,
@@ -62,36 +62,10 @@ async function refusalOf(changed: Uint8Array, options: Partial<LoadOptions> = {}
   return error instanceof HnswError ? error.message : "";
 }
 
-const headerOf = (): FileHeader => readFields(new DataView(bytes.buffer), "index");
-/** The file with other numbers in its header, whose checksums are right. */
-function withHeader(changes: Partial<FileHeader>): Uint8Array {
-  const header = { ...headerOf(), ...changes };
-  const copy = new Uint8Array(bytes);
-  const head = encodeHeader(header, planFile(headerOf()));
-  copy.set(head);
-  copy.set(encodeEnd(head), copy.length - 16);
-  return copy;
-}
-
-/** The file with one word of a section changed, whose checksums are right. */
-function withWord(section: string, word: number, value: number): Uint8Array {
-  const plan = planFile(headerOf());
-  const found = plan.sections.find(({ name }) => name === section);
-  if (found === undefined) throw new Error(`no section ${section}`);
-  const copy = new Uint8Array(bytes);
-  new DataView(copy.buffer).setUint32(found.at + 4 * word, value, true);
-  const chunk = Math.floor((4 * word) / (found.itemBytes * found.itemsPerChunk));
-  const from = found.at + chunk * found.itemBytes * found.itemsPerChunk;
-  const length = Math.min(found.itemsPerChunk, found.items - chunk * found.itemsPerChunk) * found.itemBytes;
-  const index = found.firstChunk + chunk;
-  const sum = xxh64(copy.subarray(from, from + length), BigInt(index));
-  new DataView(copy.buffer).setBigUint64(plan.tableAt + 8 * index, sum, true);
-  const tableSum = xxh64(copy.subarray(plan.tableAt, plan.tableAt + 8 * plan.chunks));
-  const head = encodeHeader({ ...headerOf(), tableSum }, plan);
-  copy.set(head);
-  copy.set(encodeEnd(head), copy.length - 16);
-  return copy;
-}
+const headerOf = (): FileHeader => headerIn(bytes);
+const withHeader = (changes: Partial<FileHeader>): Uint8Array => craftHeader(bytes, changes);
+const withWord = (section: string, word: number, value: number): Uint8Array =>
+  craftWord(bytes, section, word, value);
 
 describe("a load says what is wrong", () => {
   test("not an index", async () => {

@@ -195,3 +195,32 @@ describe("rows", () => {
     expect(() => statSync(join(folder, "never"))).toThrow(/ENOENT/);
   });
 });
+
+test("bytes lie where FORMAT.md says", async () => {
+  const built = build(100, "l2", "float32", 300);
+  removeSlots(built, [4]);
+  const path = join(folder, "format");
+  await save(built, path);
+  const bytes = readFileSync(path);
+  expect(bytes.subarray(0, 8).toString("latin1")).toBe("\x89HNSW\r\n\x1a");
+  const words = Array.from({ length: 11 }, (_, i) => bytes.readUInt32LE(8 + 4 * i));
+  expect(words).toEqual([1, 256, 100, 2, 8, 40, 7, 1, 1, 300, 299]);
+  expect(bytes.readBigUInt64LE(72)).toBe(BigInt(bytes.length));
+  expect(bytes.readBigUInt64LE(248)).toBe(xxh64(bytes.subarray(0, 248)));
+  const chunks = bytes.readUInt32LE(68);
+  expect(bytes.readBigUInt64LE(80)).toBe(xxh64(bytes.subarray(256, 256 + 8 * chunks)));
+  expect(bytes.readBigUInt64LE(256)).toBe(
+    xxh64(bytes.subarray(256 + 8 * chunks, 256 + 8 * chunks + 1200), 0n),
+  );
+  const keysAt = 256 + 8 * chunks;
+  expect([3, 4, 5].map((slot) => bytes.readUInt32LE(keysAt + 4 * slot))).toEqual([10, 0xffffffff, 16]);
+  const rowsAt = bytes.length - 16 - 300 * 512;
+  const random = numbersFrom(seed + 100);
+  const rows = Array.from({ length: 300 }, () => randomVector(random, 100));
+  const rowAt = (slot: number) =>
+    Array.from({ length: 128 }, (_, i) => bytes.readFloatLE(rowsAt + 512 * slot + 4 * i));
+  expect(rowAt(7)).toEqual([...(rows[7] ?? []), ...Array(28).fill(0)]);
+  expect(rowAt(4)).toEqual(Array(128).fill(0));
+  expect(bytes.subarray(-16, -8).toString("latin1")).toBe("HNSW-end");
+  expect(bytes.subarray(-8).equals(bytes.subarray(248, 256))).toBe(true);
+});
