@@ -14,7 +14,9 @@ declare namespace WebAssembly {
   interface Global<T> {
     readonly value: T;
   }
-  type Module = object;
+  class Module {
+    constructor(bytes: BufferSource);
+  }
   class Instance {
     constructor(module: Module, imports: Record<string, Record<string, unknown>>);
     readonly exports: Record<string, unknown>;

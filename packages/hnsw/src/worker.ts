@@ -66,9 +66,6 @@ function run(job: Job, opened: Opened): { value: unknown; transfer: ArrayBuffer[
       // Steps of files use the room of the filter for a bitmap of their own.
       opened.filterId = 0;
       opened.filterBytes = opened.layout.filterBytes;
-      // It writes over the filter.
-      opened.filterId = 0;
-      opened.filterBytes = opened.layout.filterBytes;
       return { value: runFilePart(opened.exports, opened.memory, job.step, job.argument), transfer: [] };
   }
 }

@@ -1,4 +1,16 @@
-import type { SearchResult } from "../src/index.ts";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll } from "vitest";
+import {
+  HnswError,
+  type HnswErrorCode,
+  HnswIndex,
+  type HnswOptions,
+  HnswPool,
+  type HnswPoolOptions,
+  type SearchResult,
+} from "../src/index.ts";
 
 /** Numbers from 0 to below 1, the same for the same seed. */
 export function randomFrom(seed: number): () => number {
@@ -56,3 +68,39 @@ export function normalised(row: Float32Array): Float32Array {
 /** Largest difference of two rows' components. */
 export const difference = (a: Float32Array, b: Float32Array): number =>
   a.reduce((most, x, i) => Math.max(most, Math.abs(x - (b[i] ?? Number.NaN))), 0);
+
+/** How a call ended. */
+export const codeOf = async (call: () => unknown): Promise<HnswErrorCode | "none"> => {
+  try {
+    await call();
+    return "none";
+  } catch (error) {
+    if (error instanceof HnswError) return error.code;
+    throw error;
+  }
+};
+
+export const dim = 32;
+
+/** Some vector of `dim` components, another for every value. */
+export const row = (value: number): Float32Array =>
+  Float32Array.from({ length: dim }, (_, i) => Math.cos(value + i * (1 + value)));
+
+/** A folder and pools that go when the file's tests have run. */
+export function setUp() {
+  const folder = mkdtempSync(join(tmpdir(), "hnsw-"));
+  const pools: HnswPool[] = [];
+  const newPool = (options?: HnswPoolOptions): HnswPool => {
+    const pool = new HnswPool(options);
+    pools.push(pool);
+    return pool;
+  };
+  const pool = newPool({ threads: 2 });
+  const create = (options: Partial<HnswOptions> = {}): Promise<HnswIndex> =>
+    HnswIndex.create({ dim, pool, ...options });
+  afterAll(async () => {
+    await Promise.all(pools.map((one) => one.close()));
+    rmSync(folder, { recursive: true });
+  });
+  return { folder, newPool, pool, create };
+}
