@@ -12,11 +12,12 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { engineNames } from "@lim/contracts";
-import type { KeyedIndex } from "@lim/vector-index";
+import { availableEngines, type KeyedIndex } from "@lim/vector-index";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { newestOf, type OpenedIndex } from "../src/index.ts";
 import { build, contentOf, dim, idOf, openCounted, publish, tempFolder, vectors } from "./fixtures.ts";
+
+const engineNames = await availableEngines();
 
 const label = idOf(1000);
 const otherLabel = idOf(1001);
@@ -54,7 +55,7 @@ describe("publishing and opening", () => {
       const names = readdirSync(join(storage.root, label, indexId)).toSorted();
       expect(names).toEqual(["meta.json", ...Object.keys(published.meta.files)].toSorted());
       expect(names.includes("vectors.dat")).toBe(engine === "hnsw");
-      const sizes = Object.values(published.meta.files).map(({ size }) => size);
+      const sizes = Object.values(published.meta.files).map((file) => file?.size ?? 0);
       expect(published.sizeBytes).toBe(sizes.reduce((sum, size) => sum + size));
       expect(published.meta.recall).toEqual({ k: 10, sampled: 1 });
       expect(Object.keys(published.meta.build.phases)).toEqual(["build", "verify", "store"]);

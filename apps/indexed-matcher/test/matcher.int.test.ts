@@ -2,11 +2,11 @@ import { randomUUID } from "node:crypto";
 import { cp, mkdir, readdir, rename } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { defaults, type EngineName, encodeDescriptor, engineNames } from "@lim/contracts";
+import { defaults, type EngineName, encodeDescriptor } from "@lim/contracts";
 import { connectRedis, createLabelLocks, defaultKeyNames } from "@lim/coordination";
 import { openIndexStorage } from "@lim/index-storage";
 import { corruptFile, eventually, faceIdOf } from "@lim/testkit";
-import { createExactIndex } from "@lim/vector-index";
+import { availableEngines, createExactIndex } from "@lim/vector-index";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import {
   announcers,
@@ -21,6 +21,8 @@ import {
   startLoad,
   vectorOf,
 } from "./harness.ts";
+
+const engineNames = await availableEngines();
 
 const people = 1_500;
 let harness: Harness;

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
-import { buildPhases, engineNames, type IndexerState, type Match } from "@lim/contracts";
+import { buildPhases, type IndexerState, type Match } from "@lim/contracts";
 import { connectSql } from "@lim/local-servers";
-import { createExactIndex, type KeyedIndex } from "@lim/vector-index";
+import { availableEngines, createExactIndex, type KeyedIndex } from "@lim/vector-index";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   buildRequest,
@@ -16,6 +16,8 @@ import {
   type TestIndexer,
   vectorOf,
 } from "./support.ts";
+
+const engineNames = await availableEngines();
 
 let stack: Stack;
 let indexer: TestIndexer;
@@ -196,11 +198,12 @@ describe("update mode", () => {
     expect((await build(again)).error).toBeNull();
     const second = await stack.storage.find({ indexId: again.task_id });
     expect(second?.meta).toMatchObject({ count: 369, removed_since_rebuild: expect.any(Number) });
-    const other = engineNames.find((name) => name !== engine) ?? engine;
-    const switching = { ...update(listId), engine: other };
-    expect((await build(switching)).error).toBeNull();
-    const switched = await stack.storage.find({ indexId: switching.task_id });
-    expect(switched?.meta).toMatchObject({ engine: { name: other }, build: { mode: "rebuild" } });
+    for (const other of engineNames.filter((name) => name !== engine)) {
+      const switching = { ...update(listId), engine: other };
+      expect((await build(switching)).error).toBeNull();
+      const switched = await stack.storage.find({ indexId: switching.task_id });
+      expect(switched?.meta).toMatchObject({ engine: { name: other }, build: { mode: "rebuild" } });
+    }
     await Promise.all([updated.keyed.close(), rebuilt.keyed.close()]);
   });
 

@@ -1,4 +1,4 @@
-import type { EngineName } from "@lim/contracts";
+import { type EngineName, engineNames } from "@lim/contracts";
 import { defaultRerank, type EngineAdapter, type EngineOptions, type RerankKind } from "./port.ts";
 
 const loaded = new Map<string, Promise<EngineAdapter>>();
@@ -30,4 +30,10 @@ export function loadEngine(name: EngineName, options: EngineOptions = {}): Promi
   // A failure (not installed, not built) may be remedied without a restart: it is not kept.
   loading.catch(() => loaded.delete(key));
   return loading;
+}
+
+/** Engines that load on this machine. */
+export async function availableEngines(): Promise<EngineName[]> {
+  const loads = await Promise.allSettled(engineNames.map((name) => loadEngine(name)));
+  return engineNames.filter((_, i) => loads[i]?.status === "fulfilled");
 }

@@ -13,6 +13,8 @@ export interface EngineTraits {
   /** As `VectorIndex.reusesPositions`. */
   reusesPositions: boolean;
   savesVectors: boolean;
+  /** It is optional, and not installed: nothing to test. */
+  isMissing: boolean;
 }
 
 /** What every engine's adapter must hold to. */
@@ -21,7 +23,7 @@ export function describeEngineContract(
   loadAdapter: () => Promise<EngineAdapter>,
   traits: EngineTraits,
 ): void {
-  describe(`engine contract: ${name}`, () => {
+  describe.skipIf(traits.isMissing)(`engine contract: ${name}`, () => {
     let adapter: EngineAdapter;
     const opened: VectorIndex[] = [];
     const folder = mkdtempSync(join(tmpdir(), "lim-engine-"));

@@ -7,7 +7,11 @@ import { rerankKinds } from "../src/port.ts";
 import { describeEngineContract } from "./engine-contract.ts";
 import { dotOf, range, row, unitVectors } from "./fixtures.ts";
 
-describeEngineContract("hnsw", () => loadEngine("hnsw"), { reusesPositions: true, savesVectors: true });
+describeEngineContract("hnsw", () => loadEngine("hnsw"), {
+  reusesPositions: true,
+  savesVectors: true,
+  isMissing: false,
+});
 
 const dim = 64;
 const n = 3000;

@@ -3,15 +3,19 @@ import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFil
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { loadEngine } from "../src/engines.ts";
+import { availableEngines, loadEngine } from "../src/engines.ts";
 import { HnswlibIndex } from "../src/hnswlib/hnswlib-index.ts";
 import type { VectorIndex } from "../src/port.ts";
 import { describeEngineContract } from "./engine-contract.ts";
 import { range, row, unitVectors } from "./fixtures.ts";
 
+const isMissing = !(await availableEngines()).includes("hnswlib");
+if (isMissing) console.warn("hnswlib-node is not installed: the tests of engine hnswlib are skipped");
+
 describeEngineContract("hnswlib", () => loadEngine("hnswlib"), {
   reusesPositions: false,
   savesVectors: false,
+  isMissing,
 });
 
 const params = { m: 8, efConstruction: 80 };
@@ -23,7 +27,7 @@ function threadOf(index: VectorIndex) {
   return index.thread;
 }
 
-describe("hnswlib's traps", () => {
+describe.skipIf(isMissing)("hnswlib's traps", () => {
   it("ef holds after a load: it is set on every search", async () => {
     const adapter = await loadEngine("hnswlib");
     const dim = 48;

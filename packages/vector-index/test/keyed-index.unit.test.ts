@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
-import { type EngineName, engineNames } from "@lim/contracts";
+import type { EngineName } from "@lim/contracts";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
-import { loadEngine } from "../src/engines.ts";
+import { availableEngines, loadEngine } from "../src/engines.ts";
 import { createExactIndex } from "../src/exact.ts";
 import { createKeyedIndex, type KeyedIndex, openKeyedIndex } from "../src/keyed-index.ts";
 import type { VectorIndex } from "../src/port.ts";
@@ -16,7 +16,7 @@ const params = { m: 16, efConstruction: 200 };
 const folder = mkdtempSync(join(tmpdir(), "lim-keyed-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const engines: readonly EngineName[] = engineNames;
+const engines = await availableEngines();
 
 async function create(engine: EngineName): Promise<KeyedIndex> {
   const adapter = await loadEngine(engine);
