@@ -69,10 +69,10 @@ function outcomeOf(worker) {
   return promise.finally(() => clearTimeout(stuck));
 }
 
-function report({ cases, refused, answered, violations }, settings) {
+function report({ cases, refused, answered, unchanged, violations }, settings) {
   const reasons = Object.entries(refused).sort((a, b) => b[1] - a[1]);
   for (const [why, count] of reasons) console.log(`${String(count).padStart(8)}  refused: ${why}`);
-  console.log(`${String(answered).padStart(8)}  answered`);
+  console.log(`${String(answered).padStart(8)}  answered, of which ${unchanged} were not changed at all`);
   console.log(`${String(violations.length).padStart(8)}  violations`);
   for (const violation of violations.slice(0, maxShownViolations)) console.error(violation);
   if (cases < settings.cases) console.log(`${cases} of ${settings.cases} within the limit of time`);

@@ -9,6 +9,7 @@ import {
   encodeEnd,
   encodeHeader,
   type FileHeader,
+  type FileKind,
   type FilePlan,
   headerBytes,
   planFile,
@@ -16,6 +17,7 @@ import {
 } from "../src/file/format.ts";
 import { loadIndex, saveIndex } from "../src/file/index.ts";
 import type { Metric, RowKind } from "../src/layout.ts";
+import { craftHeader } from "./file-craft.ts";
 import {
   type Answer,
   type Bench,
@@ -39,7 +41,9 @@ const searches = 3;
 
 interface Original {
   name: string;
+  /** The file that is damaged: an index, or rows that have a file of their own beside `index`. */
   bytes: Uint8Array;
+  index: Uint8Array | undefined;
   header: FileHeader;
   plan: FilePlan;
   answers: Answer[];
@@ -49,6 +53,8 @@ export interface Outcome {
   cases: number;
   refused: Record<string, number>;
   answered: number;
+  /** Of the answered: damage that changed nothing. */
+  unchanged: number;
   violations: string[];
 }
 
@@ -60,11 +66,20 @@ const pick = <T>(random: Random, list: readonly T[]): T => {
   return one;
 };
 
+interface Kind {
+  name: string;
+  metric: Metric;
+  rows: RowKind;
+  m: number;
+  count: number;
+  apart?: true;
+}
 /** Several levels, free slots, one or two segments, all kinds of rows. */
-const shapes: { name: string; metric: Metric; rows: RowKind; m: number; count: number }[] = [
+const kinds: Kind[] = [
   { name: "l2", metric: "l2", rows: "float32", m: 4, count: 300 },
   { name: "cosine", metric: "cosine", rows: "float16", m: 5, count: 400 },
   { name: "segments", metric: "ip", rows: "none", m: 4, count: 4130 },
+  { name: "apart", metric: "l2", rows: "float32", m: 4, count: 200, apart: true },
 ];
 
 function answersOf(built: Built): Answer[] {
@@ -75,7 +90,7 @@ function answersOf(built: Built): Answer[] {
 
 async function makeOriginals(folder: string): Promise<Original[]> {
   const originals: Original[] = [];
-  for (const { name, metric, rows, m, count } of shapes) {
+  for (const { name, metric, rows, m, count, apart } of kinds) {
     const random = numbersFrom(count);
     const built = createIndex({ dim: 64, metric, m, efConstruction: 20, seed: 3, rows }, count);
     for (let slot = 0; slot < count; slot++) insertAt(built, slot, 2 * slot + 5, randomVector(random, 64));
@@ -84,10 +99,12 @@ async function makeOriginals(folder: string): Promise<Original[]> {
       Array.from({ length: 20 }, (_, i) => 7 * i + 2),
     );
     const path = join(folder, `${name}.original`);
-    await saveIndex(built.state, path, undefined, undefined, runIn(built.bench));
-    const bytes = new Uint8Array(readFileSync(path));
-    const header = readFields(new DataView(bytes.buffer), "index");
-    originals.push({ name, bytes, header, plan: planFile(header), answers: answersOf(built) });
+    const rowsPath = `${path}.rows`;
+    await saveIndex(built.state, path, apart && rowsPath, undefined, runIn(built.bench));
+    const index = apart && new Uint8Array(readFileSync(path));
+    const bytes = new Uint8Array(readFileSync(apart ? rowsPath : path));
+    const header = readFields(new DataView(bytes.buffer), apart ? "rows" : "index");
+    originals.push({ name, bytes, index, header, plan: planFile(header), answers: answersOf(built) });
   }
   return originals;
 }
@@ -162,11 +179,11 @@ function mutate(random: Random, original: Original, repaired: boolean): Uint8Arr
 }
 
 /** Makes every length and checksum right, as far as the header can be read at all. */
-function repair(bytes: Uint8Array, hasher: Bench): Uint8Array {
+function repair(bytes: Uint8Array, hasher: Bench, kind: FileKind): Uint8Array {
   if (bytes.length < headerBytes) return bytes;
   let header: FileHeader;
   try {
-    header = readFields(new DataView(bytes.buffer), "index");
+    header = readFields(new DataView(bytes.buffer), kind);
   } catch {
     return bytes;
   }
@@ -196,7 +213,7 @@ function repair(bytes: Uint8Array, hasher: Bench): Uint8Array {
 
 /** Runs cases one after another; memories and the file are used again and again. */
 export class Campaign {
-  readonly outcome: Outcome = { cases: 0, refused: {}, answered: 0, violations: [] };
+  readonly outcome: Outcome = { cases: 0, refused: {}, answered: 0, unchanged: 0, violations: [] };
   readonly #path: string;
   readonly #bench = newBench(1 << 26);
   readonly #hasher = newBench(1 << 21);
@@ -217,11 +234,14 @@ export class Campaign {
     const original = pick(random, this.#originals);
     const repaired = number % 2 === 1;
     let bytes = mutate(random, original, repaired);
-    if (repaired) bytes = repair(bytes, this.#hasher);
-    writeFileSync(this.#path, bytes);
+    if (repaired) bytes = repair(bytes, this.#hasher, original.header.kind);
+    this.#write(original, bytes, repaired);
     this.outcome.cases++;
+    const answeredBefore = this.outcome.answered;
     try {
       await this.#try(random, original, repaired);
+      const answered = this.outcome.answered > answeredBefore;
+      if (answered && Buffer.from(bytes.buffer).equals(original.bytes)) this.outcome.unchanged++;
     } catch (error) {
       const text = error instanceof Error ? error.message : String(error);
       this.outcome.violations.push(
@@ -230,10 +250,23 @@ export class Campaign {
     }
   }
 
+  #write({ index }: Original, bytes: Uint8Array, repaired: boolean): void {
+    writeFileSync(index === undefined ? this.#path : `${this.#path}.rows`, bytes);
+    if (index === undefined) return;
+    const known = repaired && bytes.length >= headerBytes;
+    const otherSum = known ? new DataView(bytes.buffer).getBigUint64(80, true) : undefined;
+    writeFileSync(this.#path, otherSum === undefined ? index : craftHeader(index, { otherSum }));
+  }
+
   async #try(random: Random, original: Original, repaired: boolean): Promise<void> {
     let built: Built;
     try {
-      const options = { rows: undefined, rowsPath: undefined, capacity: undefined, signal: undefined };
+      const options = {
+        rows: undefined,
+        rowsPath: original.index && `${this.#path}.rows`,
+        capacity: undefined,
+        signal: undefined,
+      };
       built = { bench: this.#bench, state: await loadIndex(this.#path, options, hostOf(this.#bench)) };
     } catch (error) {
       if (!(error instanceof HnswError) || (error.code !== "refused" && error.code !== "full")) throw error;
