@@ -123,6 +123,8 @@ async function measure(options: Options, data: DataContext): Promise<Report> {
     await writeReport(options.json, report);
   }
   printGoals(report.goals);
+  for (const [name, reason] of Object.entries(report.failed))
+    console.log(`  not measured: ${name}: ${reason}`);
   console.log(
     `\nfigures: ${options.json}${options.only.includes("search") ? `, drawing: ${options.svg}` : ""}`,
   );

@@ -132,7 +132,7 @@ async function drops(args: LoadArgs & { times: number }) {
     await loaded.close();
     resident.push(process.memoryUsage.rss());
   }
-  return { resident, indexBytes };
+  return { resident, settled: await residentBytes(), indexBytes };
 }
 
 /** All queries in one call; places without a result hold `missingKey`. */

@@ -130,7 +130,9 @@ export interface OwnOperations {
   point(args: PointArgs): Promise<PointFigures>;
   latency(args: LatencyArgs): Promise<Latency>;
   besideWriter(args: WriterArgs): Promise<WriterFigures>;
-  /** Resident bytes after each of `times` loads and drops. */
-  drops(args: LoadArgs & { times: number }): Promise<{ resident: number[]; indexBytes: number }>;
+  /** Resident bytes after each of `times` loads and drops, and at the end after garbage was collected. */
+  drops(
+    args: LoadArgs & { times: number },
+  ): Promise<{ resident: number[]; settled: number; indexBytes: number }>;
   status(args: undefined): Promise<OwnStatus>;
 }

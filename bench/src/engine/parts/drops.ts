@@ -26,12 +26,12 @@ export async function measureDrops(run: Run): Promise<PartResult> {
   await builder.stop();
   const engine = run.own();
   const args = { ...run.ownPaths({ name: "drops" }), rows: "float32" as const, poolThreads: threads, times };
-  const { resident, indexBytes } = await engine.call("drops", args);
+  const { resident, settled, indexBytes } = await engine.call("drops", args);
   const first = resident[early - 1] ?? Number.NaN;
   const last = resident[times - 1] ?? Number.NaN;
   const growth = (last - first) / indexBytes;
   return {
-    figures: { resident, indexBytes, growth },
+    figures: { resident, settled, indexBytes, growth },
     goals: [{ goal: "drops", where: megabytes(indexBytes), measured: growth }],
     tables: [
       {
@@ -39,6 +39,7 @@ export async function measureDrops(run: Run): Promise<PartResult> {
         head: ["after", "resident"],
         rows: [
           ...[1, early, 10, 15, times].map((n) => [String(n), megabytes(resident[n - 1] ?? Number.NaN)]),
+          ["collecting garbage", megabytes(settled)],
           [`growth from ${early} to ${times}`, `${formatFigure(growth)} indexes`],
         ],
       },
