@@ -1,4 +1,4 @@
-// XXH64, written from its public specification. Four independent lanes of 64 bits: multiplication's latency is hidden.
+// XXH64, written from its public specification. Its four lanes do not wait for each other.
 const prime1: u64 = 0x9e3779b185ebca87;
 const prime2: u64 = 0xc2b2ae3d27d4eb4f;
 const prime3: u64 = 0x165667b19e3779f9;

@@ -190,6 +190,9 @@ describe("rows", () => {
     const again = join(folder, "from-working");
     await save(loaded, again);
     expect(readFileSync(again).equals(readFileSync(path))).toBe(true);
+    truncateSync(working, 699 * 128 * 4);
+    await expect(save(loaded, again)).rejects.toMatchObject({ code: "failed" });
+    expect(() => statSync(again)).toThrow(/ENOENT/);
     truncateSync(path, 100_000);
     await expect(load(path, { rows: { file: join(folder, "never") } })).rejects.toThrow(/truncated/);
     expect(() => statSync(join(folder, "never"))).toThrow(/ENOENT/);

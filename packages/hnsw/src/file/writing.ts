@@ -39,6 +39,8 @@ export function write(place: Place, argument: WriteArgument): BigUint64Array {
   return sums;
 }
 
+const workingFileEnds = () => new HnswError("failed", "the working file of rows is too short");
+
 /** Puts a chunk at the bounce as the file holds it: nothing of free slots, nothing after the end of a list. */
 function layOutChunk(
   place: Place,
@@ -57,7 +59,7 @@ function layOutChunk(
   let from = bounce;
   if (section.name === "rows" && layout.rows === "none") {
     if (rowsFd === undefined) throw new HnswError("failed", "the index has no full-precision rows");
-    readFully(rowsFd, place.bytes, bounce, chunk.bytes, firstItem * itemBytes);
+    readFully(rowsFd, place.bytes, bounce, chunk.bytes, firstItem * itemBytes, workingFileEnds);
   } else from = addressOf(layout, arrayOf(section.name), firstItem, itemBytes);
   exports.gather(bounce, from, itemBytes, firstItem, items, section.name === "keys" ? noKey : 0);
 }
