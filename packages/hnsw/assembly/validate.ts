@@ -1,6 +1,6 @@
-// What a file's bytes must obey before a search may walk them, and how slots become bytes of a file. A loop that
-// trusts a link would leave the sandbox's memory, or never end. A check returns 0 or the number of the rule that is
-// broken, as in src/file/refusal.ts, and leaves the slot in `faultSlot`.
+// What a file's bytes must obey before a search may walk them, and how slots become bytes of a file. A loop
+// that trusts a link would leave the sandbox's memory, or never end. A check returns 0 or the number of the
+// rule that is broken, as in src/file/refusal.ts, and leaves the slot in `faultSlot`.
 import { narrowRow } from "./kernels";
 import {
   biasOf,
@@ -229,7 +229,7 @@ export function gatherLinks(into: usize, level: u32, first: u32, count: u32, slo
   }
 }
 
-/** Copies `count` items of `bytes` bytes, of the slots from `slot` on; bytes of unmarked ones become `empty`. */
+/** Copies `count` items of `bytes` bytes, of the slots from `slot` on; unmarked ones become `empty`. */
 export function gather(into: usize, from: usize, bytes: usize, slot: u32, count: u32, empty: u32): void {
   memory.copy(into, from, bytes * count);
   for (let i: u32 = 0; i < count; i++)
