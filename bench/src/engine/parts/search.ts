@@ -16,12 +16,12 @@ import {
   searchTables,
 } from "./search-tables.ts";
 
-const efs = [10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 400, 600, 800, 1200];
+const efs = [10, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 400, 500, 600, 800, 1200];
 const depths = [0, 16, 24, 40, 80, 160];
 /** As the engine's own. */
 export const defaultEf = 64;
 /** Settings of our engine that are measured in the rounds, of the many that are tried. */
-const maxFrontPoints = 12;
+const maxFrontPoints = 13;
 
 export interface SearchFigures {
   dataset: string;
@@ -76,7 +76,12 @@ async function chooseSettings(run: Run, dataset: Dataset, one: Own): Promise<Ser
   );
   const tried = await tryOut(run, dataset, one, all);
   const front = frontOf(tried.map((series) => ({ ...series, perS: series.once })));
-  const chosen = evenly(front, maxFrontPoints).map(({ setting, recall }) => seriesOf(setting, recall));
+  // The setting that the goal is about stays, wherever it lies.
+  const goal = fastestFrom(front, goalRecall);
+  const kept = new Set([...evenly(front, maxFrontPoints), ...(goal ? [goal] : [])]);
+  const chosen = front
+    .filter((series) => kept.has(series))
+    .map(({ setting, recall }) => seriesOf(setting, recall));
   const [standard] = await tryOut(run, dataset, one, [{ ef: defaultEf }]);
   return standard ? [...chosen, seriesOf(standard.setting, standard.recall)] : chosen;
 }
