@@ -153,6 +153,17 @@ export function memoryBytesFor(layout: Layout, slots: number): number {
   return align(layout.segmentsAt + Math.ceil(slots / segmentSlots) * layout.segmentBytes, pageBytes);
 }
 
+/** Of a thread's scratch the most is room for the largest requests; usual ones touch less than this. */
+const usualScratchBytes = 256 * 1024;
+/** The arrays of a segment begin on pages of their own, more or less. */
+const partPagesBytes = 64 * 1024;
+
+/** What an index with `slots` slots in use holds of the machine's memory: pages that were never written cost nothing. */
+export function residentBytesFor(layout: Layout, slots: number): number {
+  const scratch = layout.threads * Math.min(layout.scratchBytes, usualScratchBytes);
+  return pageBytes + scratch + partPagesBytes + Math.ceil((slots * layout.segmentBytes) / segmentSlots);
+}
+
 /** Address of one slot's place in an array of its segment. */
 export function addressOf(layout: Layout, array: SegmentArray, slot: number, bytes: number): number {
   const segment = layout.segmentsAt + Math.floor(slot / segmentSlots) * layout.segmentBytes;

@@ -124,8 +124,6 @@ export async function loadCore(path: string, options: LoadIndexOptions): Promise
         takeMemory: (sizeBytes) => {
           const pooled = scheduler.memories.take(sizeBytes);
           taken.push(pooled);
-          // Whatever goes wrong from here: these bytes may have been written.
-          pooled.touchedBytes = Math.max(pooled.touchedBytes, sizeBytes);
           return pooled.memory;
         },
         open: (memory, layout, rowsFile) =>
@@ -145,7 +143,11 @@ export async function loadCore(path: string, options: LoadIndexOptions): Promise
   } catch (error) {
     if (rowsHandle !== undefined && rowsFile !== undefined) await removeRows(rowsHandle, rowsFile);
     for (const attachment of attachments) await scheduler.detach(attachment);
-    for (const memory of taken) scheduler.memories.giveBack(memory);
+    for (const memory of taken) {
+      // How much of it was written by then is not known.
+      memory.touchedBytes = memory.memory.buffer.byteLength;
+      scheduler.memories.giveBack(memory);
+    }
     throw asHnswError(error);
   }
 }

@@ -1,4 +1,4 @@
-import { layOut, memoryBytesFor, type RowKind, segmentSlots } from "./layout.ts";
+import { layOut, type RowKind, residentBytesFor, segmentSlots } from "./layout.ts";
 import { defaultEfConstruction, defaultM, defaultSeed, maxThreads, noWord } from "./limits.ts";
 import { type HnswOptions, rowKindOf, shapeOf, wholeNumber } from "./options.ts";
 import { sharedPool } from "./pool.ts";
@@ -37,7 +37,7 @@ export function planMemory(options: PlanOptions): MemoryPlan {
   });
   const capacity = wholeNumber("capacity", options.capacity, 0, noWord);
   return {
-    memoryBytes: memoryBytesFor(layout, capacity) + capacity * keyBytes,
+    memoryBytes: residentBytesFor(layout, capacity) + capacity * keyBytes,
     bytesPerVector: layout.segmentBytes / segmentSlots + keyBytes,
     maxSlots: layout.maxSlots,
   };

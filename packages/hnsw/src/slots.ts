@@ -1,7 +1,7 @@
 // Which slots are in use: those below the high-water mark that are not free. A slot that was removed is dead until a
 // sweep took it out of the graph, then retired until every search begun before has ended, then free.
 import { HnswError } from "./errors.ts";
-import { addressOf, type Layout, memoryBytesFor, segmentSlots } from "./layout.ts";
+import { addressOf, type Layout, memoryBytesFor, residentBytesFor, segmentSlots } from "./layout.ts";
 import { keysPerStep, noWord } from "./limits.ts";
 import { growTo, type PooledMemory } from "./memory-pool.ts";
 
@@ -163,9 +163,8 @@ export class Slots {
   }
 
   #noteTouched(slots: number): void {
-    const { segmentsAt, segmentBytes } = this.layout;
-    const bytes = Math.ceil(segmentsAt + (slots * segmentBytes) / segmentSlots);
-    this.#memory.touchedBytes = Math.max(this.#memory.touchedBytes, bytes);
+    const sizeBytes = residentBytesFor(this.layout, slots);
+    this.#memory.touchedBytes = Math.max(this.#memory.touchedBytes, sizeBytes);
   }
 
   /** Takes over what a file filled: live slots go to `each`, the others are free. In steps, `pause` between them. */
