@@ -44,7 +44,7 @@ export interface Staging {
   readonly path: string;
   touch(): Promise<void>;
   /**
-   * Saves engine file and ids, reopens them in a new object, probes it (known vectors must be found; recall@10 of a
+   * Saves the engine's files and ids, reopens them in a new object, probes it (known vectors must be found; recall@10 of a
    * sample against exact search is measured), hashes, fsyncs, writes meta last, then renames atomically and fsyncs
    * the parent. `onPhase` hears verify, store and publish with done and total.
    * Errors: verification_failed, disk_full, build_cancelled (removal mark), index_id_conflict, storage_unavailable.

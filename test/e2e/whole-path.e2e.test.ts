@@ -1,6 +1,7 @@
 import type { Task } from "@lim/contracts";
 import type { SearchPlugin } from "@lim/search-plugin";
 import { createFaceGenerator, eventually, type Service } from "@lim/testkit";
+import { availableEngines } from "@lim/vector-index";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   descriptorVersion,
@@ -24,7 +25,7 @@ const newcomers = facesOf("new", generator.matrix({ firstPerson: 20_000, persons
 const probes = Array.from({ length: 200 }, (_, i) => generator.vector(i * 15, 1));
 
 /** In order on one stack: each test leaves it running for the next. */
-describe("the whole path on real processes", () => {
+describe.each(await availableEngines())("the whole path on real processes, engine %s", (engine) => {
   let stack: TestStack;
   let label: string;
   let smallLabel: string;
@@ -42,7 +43,7 @@ describe("the whole path on real processes", () => {
       .tasks[0];
 
   beforeAll(async () => {
-    stack = await startTestStack({ dim, minListSize: 3_000 });
+    stack = await startTestStack({ dim, minListSize: 3_000, env: { LIM_ENGINE: engine } });
     label = await importFaces(stack.db, "large", large, dim);
     smallLabel = await importFaces(stack.db, "small", small, dim);
     for (const kind of ["indexer", "indexed-matcher", "index-manager"] as const)

@@ -83,7 +83,7 @@ async function measureSpeed(context: DemoContext, label: string, probes: readonl
   report.check(
     "no match fails under load",
     busy.failed + calm.failed === 0,
-    `${formatRate(perSecond(busy))} requests/s from ${throughputCallers} callers (bare engine, one thread: ${formatRate(bare)}); ` +
+    `${formatRate(perSecond(busy))} requests/s from ${throughputCallers} callers (the bare engine: ${formatRate(bare)}); ` +
       `p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms from ${latencyCallers} callers` +
       ((busy.failures[0] ?? calm.failures[0]) ? `; ${busy.failures[0] ?? calm.failures[0]}` : ""),
   );

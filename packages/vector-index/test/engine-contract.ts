@@ -255,6 +255,10 @@ export function describeEngineContract(
       await adding;
       positions.set(range(1, 200));
       expect(await index.read(positions)).toEqual(copy);
+      const queries = copy.slice();
+      const searching = index.search(queries, { k: 1, ef: 100 });
+      queries.fill(9);
+      expect(Array.from((await searching).positions)).toEqual(Array.from(positions));
       // Also while the call waits for its turn.
       vectors.set(copy);
       const before = index.add(range(201, 300), unitVectors(300, dim, 5));

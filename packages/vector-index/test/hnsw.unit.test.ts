@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -161,5 +162,22 @@ describe("engine hnsw", () => {
     expect(turns - added).toBeGreaterThan(5);
     expect(found.counts.every((count) => count === 1)).toBe(true);
     await index.close();
+  });
+
+  it("an open index does not hold a process that ends", () => {
+    const main = new URL("../dist/index.js", import.meta.url).href;
+    const script = `
+      const { loadEngine } = await import(${JSON.stringify(main)});
+      const index = await (await loadEngine("hnsw")).create({ dim: 8, capacity: 1, params: { m: 4, efConstruction: 10 } });
+      const v = Float32Array.of(1, 0, 0, 0, 0, 0, 0, 0);
+      await index.add(Uint32Array.of(0), v);
+      const found = await index.search(v, { k: 1, ef: 10 });
+      const native = process.report.getReport().sharedObjects.some((o) => o.includes("addon.node"));
+      console.log(JSON.stringify([found.counts[0], native]));`;
+    const run = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+      encoding: "utf8",
+      timeout: 20_000,
+    });
+    expect([run.stderr, run.status, run.stdout.trim()]).toEqual(["", 0, "[1,false]"]);
   });
 });

@@ -123,9 +123,9 @@ export class PositionedHnsw implements VectorIndex {
     const queryCount = queries.length / this.dim;
     assertCount("queries", queryCount, 0, maxSearchResults);
     assertCount("queries × k", queryCount * k, 0, maxSearchResults);
-    // A large call is checked in steps, so its queries must be its own before the first.
-    const rows = this.isLarge(queries) ? queries.slice() : queries;
-    if (this.isLarge(queries)) await this.assertUnit(rows);
+    // The engine reads those of a long call when their turn comes.
+    const rows = queries.slice();
+    if (rows.length > vectorIndexLimits.valuesPerTurn) await this.assertUnit(rows);
     else this.assertUnitNow(rows);
     const results: SearchResults = {
       k,
@@ -153,7 +153,7 @@ export class PositionedHnsw implements VectorIndex {
     this.assertOpen();
     const { dim } = this;
     const own = positions.slice();
-    this.assertLive(own);
+    await translated(() => this.assertLive(own));
     const out = new Float32Array(own.length * dim);
     const step = Math.max(1, Math.floor(vectorIndexLimits.valuesPerTurn / dim));
     for (let at = 0; at < own.length; at += step) {
@@ -211,10 +211,6 @@ export class PositionedHnsw implements VectorIndex {
     for (const position of positions)
       if (!this.own.has(position))
         throw new LimError("bad_input", `position ${position} is unknown or removed`);
-  }
-
-  private isLarge(vectors: Float32Array): boolean {
-    return vectors.length > vectorIndexLimits.valuesPerTurn;
   }
 
   private assertUnitNow(vectors: Float32Array, firstRow = 0): void {
