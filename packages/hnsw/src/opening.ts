@@ -164,6 +164,7 @@ async function adopted(
     if (options.capacity !== undefined)
       core.slots.reserve(wholeNumber("capacity", options.capacity, 0, core.layout.maxSlots));
     core.committed = state.committedVersion;
+    core.keys.reserve(state.used);
     const enter = (slot: number) => {
       const key = core.slots.keyOf(slot);
       if (core.keys.set(key, slot) >= 0) throw new HnswError("refused", `key ${key} is there twice`);
