@@ -1,13 +1,13 @@
 // Insertion (algorithm 1 of the paper), by any number of threads: a lock a node for its links, taken one at a time;
 // readers take none. A link list is changed so that a reader at any point meets only slots that were linked.
 import {
-  coarseDistance,
-  coarseFour,
+  walkDistance,
+  walkFour,
   dotFloat32,
   keyFrom,
   keyOfFour,
   narrowRow,
-  touchCoarse,
+  touchSlot,
   useQuery,
   useSlot,
 } from "./kernels";
@@ -120,7 +120,7 @@ export function prune(n: u32, limit: u32): u32 {
 @inline export function isNearAny(count: u32, bound: u32): bool {
   const end = keptAt + (<usize>count << 2);
   for (let p = keptAt; p < end; p += 16) {
-    let near = coarseFour(p, other8At, bound);
+    let near = walkFour(p, other8At, bound);
     // Past the end lie slots of an earlier list.
     if (p + 16 > end) near &= (1 << <i32>((end - p) >> 2)) - 1;
     if (near != 0) return true;
@@ -132,7 +132,7 @@ export function prune(n: u32, limit: u32): u32 {
 export function selectBatch(batch: usize, count: u32, query: usize, from: u32): void {
   for (let i: u32 = 0; i < count; i += 4) {
     const p = batch + (<usize>i << 2);
-    coarseFour(p, query, 0);
+    walkFour(p, query, 0);
     const n = min<u32>(4, count - i);
     for (let j: u32 = 0; j < n; j++)
       store<u64>(selectedAt + (<usize>(from + i + j) << 3), keyOfFour(j, load<u32>(p + (<usize>j << 2))));
@@ -198,7 +198,7 @@ export function addLink(owner: u32, slot: u32, level: u32): void {
     if (i < n && load<u32>(diedOf(one)) != never) continue;
     store<u32>(keptAt + (<usize>total << 2), one);
     total++;
-    t ^= touchCoarse(one);
+    t ^= touchSlot(one);
   }
   sink ^= t;
   useSlot(owner, other8At);
@@ -275,7 +275,7 @@ export function link(slot: u32, slots: u32, level: u32, scale: f32, bias: f32): 
   const top = <u32>(from >> 32);
   if (level <= top) unlockEntry();
   const first = <u32>from - 1;
-  let nearest = keyFrom(coarseDistance(first, query8At), first);
+  let nearest = keyFrom(walkDistance(first, query8At), first);
   for (let l = top; l > level; l--) nearest = descend(query8At, l, nearest);
   const highest = min(level, top);
   for (let l = <i32>highest; l >= 0; l--) {

@@ -1,7 +1,8 @@
 // Vectors are held in 8 bits with a scale each, split in two planes of 4 bits: u = 16·coarse + fine, value ≈ scale·(u − 128).
-// The graph is walked on the coarse plane alone: half the cache lines, which is what a distance costs. A byte of a plane
+// The graph is walked on the coarse plane alone: half the cache lines, which is what a distance costs. With few dimensions
+// both planes are used (`wholeWalk`): lines are few anyway, and four bits would blur distances too much. A byte of a plane
 // holds two dimensions; 32 dimensions (16 bytes) are a block: the low halves are its first 16, the high ones its last.
-import { biasOf, coarseOf, dim, distancesAt, fineOf, lowAt, planeBytes, scaleOf, squared } from "./state";
+import { biasOf, coarseOf, dim, distancesAt, fineOf, lowAt, planeBytes, scaleOf, squared, wholeWalk } from "./state";
 
 /** Constants of the query that a thread compares with: set by `useQuery`. */
 let queryScale: f32 = 0;
@@ -37,11 +38,11 @@ let fineOffset: f32 = 0;
 }
 
 /**
- * Distances of the four slots whose numbers lie at `batch` from the thread's query, by 4 bits: the same numbers as
- * `coarseDistance` gives, with the query's bytes read once for all four. Left at `distancesAt` as ordered bits; returns
+ * Distances of the four slots whose numbers lie at `batch` from the thread's query: the same numbers as
+ * `walkDistance` gives, with the query's bytes read once for all four. Left at `distancesAt` as ordered bits; returns
  * which of them (bits 0..3) are at most `bound`, ordered bits too.
  */
-export function coarseFour(batch: usize, query: usize, bound: u32): i32 {
+export function walkFour(batch: usize, query: usize, bound: u32): i32 {
   const slot0 = load<u32>(batch);
   const slot1 = load<u32>(batch, 4);
   const slot2 = load<u32>(batch, 8);
@@ -70,11 +71,36 @@ export function coarseFour(batch: usize, query: usize, bound: u32): i32 {
     p2 += 32;
     p3 += 32;
   }
+  if (wholeWalk) {
+    p0 = fineOf(slot0);
+    p1 = fineOf(slot1);
+    p2 = fineOf(slot2);
+    p3 = fineOf(slot3);
+    s0 = i32x4.shl(s0, 4);
+    s1 = i32x4.shl(s1, 4);
+    s2 = i32x4.shl(s2, 4);
+    s3 = i32x4.shl(s3, 4);
+    for (let q = query; q < end; q += 64) {
+      const a = v128.load(q);
+      const b = v128.load(q, 16);
+      const c = v128.load(q, 32);
+      const d = v128.load(q, 48);
+      s0 = i32x4.add(s0, i32x4.extadd_pairwise_i16x8_s(halfLineDot(p0, a, b, c, d, low)));
+      s1 = i32x4.add(s1, i32x4.extadd_pairwise_i16x8_s(halfLineDot(p1, a, b, c, d, low)));
+      s2 = i32x4.add(s2, i32x4.extadd_pairwise_i16x8_s(halfLineDot(p2, a, b, c, d, low)));
+      s3 = i32x4.add(s3, i32x4.extadd_pairwise_i16x8_s(halfLineDot(p3, a, b, c, d, low)));
+      p0 += 32;
+      p1 += 32;
+      p2 += 32;
+      p3 += 32;
+    }
+  }
   // Sums of four lanes each, transposed on the way into one vector of four sums.
   const t01 = i32x4.add(i32x4.shuffle(s0, s1, 0, 4, 2, 6), i32x4.shuffle(s0, s1, 1, 5, 3, 7));
   const t23 = i32x4.add(i32x4.shuffle(s2, s3, 0, 4, 2, 6), i32x4.shuffle(s2, s3, 1, 5, 3, 7));
   const sums = i32x4.add(i32x4.shuffle(t01, t23, 0, 1, 4, 5), i32x4.shuffle(t01, t23, 2, 3, 6, 7));
-  const dots = f32x4.sub(f32x4.convert_i32x4_s(i32x4.shl(sums, 4)), f32x4.splat(coarseOffset));
+  const whole = wholeWalk ? sums : i32x4.shl(sums, 4);
+  const dots = f32x4.sub(f32x4.convert_i32x4_s(whole), f32x4.splat(wholeWalk ? fineOffset : coarseOffset));
   let scales = f32x4.splat(load<f32>(scaleOf(slot0)));
   scales = f32x4.replace_lane(scales, 1, load<f32>(scaleOf(slot1)));
   scales = f32x4.replace_lane(scales, 2, load<f32>(scaleOf(slot2)));
@@ -108,16 +134,17 @@ export function coarseFour(batch: usize, query: usize, bound: u32): i32 {
   );
 }
 
-/** Key of entry `i` of the last `coarseFour`. */
+/** Key of entry `i` of the last `walkFour`. */
 @inline export function keyOfFour(i: u32, slot: u32): u64 {
   return (<u64>load<u32>(distancesAt + (<usize>i << 2)) << 32) | <u64>slot;
 }
 
 /** Reads one word of each cache line of a slot's coarse plane: loads that do not wait for each other. */
-@inline export function touchCoarse(slot: u32): i32 {
+@inline export function touchSlot(slot: u32): i32 {
   const p = coarseOf(slot);
   let s = load<i32>(p) ^ load<i32>(scaleOf(slot));
   for (let at: usize = 64; at < planeBytes; at += 64) s ^= load<i32>(p + at);
+  if (wholeWalk) s ^= load<i32>(fineOf(slot));
   return s;
 }
 
@@ -126,8 +153,9 @@ export function coarseFour(batch: usize, query: usize, bound: u32): i32 {
   return squared ? d + d + load<f32>(biasOf(slot)) + queryBias : d;
 }
 
-/** Distance of a slot from the query of `useQuery`, by 4 bits: −dot, or the squared distance. */
-@inline export function coarseDistance(slot: u32, query: usize): f32 {
+/** Distance of a slot from the query of `useQuery` as the walk takes it: −dot, or the squared distance. */
+@inline export function walkDistance(slot: u32, query: usize): f32 {
+  if (wholeWalk) return fineDistance(slot, query);
   return distanceFrom(slot, <f32>(planeDot(coarseOf(slot), query, v128.load(lowAt)) << 4) - coarseOffset);
 }
 /** The same by all 8 bits. */
@@ -140,7 +168,8 @@ export function coarseFour(batch: usize, query: usize, bound: u32): i32 {
  * Factor of a slot's scale by which its coarse distance may differ from the one by 8 bits: the lower half of each number
  * is at most 7.5 from its mean, so by Cauchy and Schwarz the dot product is at most 7.5·√dim·|q| from its estimate.
  */
-export function coarseMargin(query: usize): f32 {
+export function walkMargin(query: usize): f32 {
+  if (wholeWalk) return 0;
   let sum: f64 = 0;
   for (let at: usize = 0; at < dim; at++) {
     const q = <i32>load<i8>(query + at);
@@ -177,18 +206,27 @@ export function useQuery(query: usize, scale: f32, bias: f32): void {
 }
 
 /**
- * Puts a slot's coarse numbers, their lower halves at the middle, at `into` and makes them the thread's query. Choosing
- * neighbours by it gives graphs as good as by all 8 bits, and the fine plane stays out of the cache.
+ * Puts a slot's numbers at `into` and makes them the thread's query; where the walk is coarse, with their lower halves at
+ * the middle: choosing neighbours by it gives graphs as good as by all 8 bits, and the fine plane stays out of the cache.
  */
 export function useSlot(slot: u32, into: usize): void {
   const coarse = coarseOf(slot);
+  const fine = fineOf(slot);
+  const low = i8x16.splat(15);
   const high = i8x16.splat(-16);
-  // 128 less than the middle of the lower half: u − 128 in signed bytes.
-  const middle = i8x16.splat(-120);
+  const sign = i8x16.splat(-128);
+  const middle = i8x16.splat(8);
   for (let at: usize = 0; at < planeBytes; at += 16) {
     const c = v128.load(coarse + at);
-    v128.store(into + (at << 1), v128.xor(v128.and(i16x8.shl(c, 4), high), middle));
-    v128.store(into + (at << 1), v128.xor(v128.and(c, high), middle), 16);
+    let first = middle;
+    let last = middle;
+    if (wholeWalk) {
+      const f = v128.load(fine + at);
+      first = v128.and(f, low);
+      last = v128.and(i16x8.shr_u(f, 4), low);
+    }
+    v128.store(into + (at << 1), v128.xor(v128.or(v128.and(i16x8.shl(c, 4), high), first), sign));
+    v128.store(into + (at << 1), v128.xor(v128.or(v128.and(c, high), last), sign), 16);
   }
   useQuery(into, load<f32>(scaleOf(slot)), squared ? load<f32>(biasOf(slot)) : 0);
 }

@@ -2,9 +2,9 @@
 import { farthest, found, pushFound, replaceFarthest, resetHeaps } from "./heaps";
 import { normaliseRow, quantise, sortSelected } from "./insert";
 import {
-  coarseDistance,
-  coarseFour,
-  coarseMargin,
+  walkDistance,
+  walkFour,
+  walkMargin,
   distanceIn,
   dotFloat32,
   fineDistance,
@@ -67,7 +67,7 @@ function byGraph(ef: u32, slots: u32, version: u32, filtered: bool): u32 {
   const from = entry();
   if (from == 0) return 0;
   const first = <u32>from - 1;
-  let nearest = keyFrom(coarseDistance(first, query8At), first);
+  let nearest = keyFrom(walkDistance(first, query8At), first);
   for (let l = <u32>(from >> 32); l > 0; l--) nearest = descend(query8At, l, nearest);
   if (!filtered) {
     const n = beamWalk(query8At, nearest, ef, 0, slots);
@@ -81,11 +81,11 @@ function byGraph(ef: u32, slots: u32, version: u32, filtered: bool): u32 {
 /** The `count` nearest of all wanted slots by all 8 bits; the coarse plane rules most of them out, with certainty. */
 function byScan(count: u32, slots: u32, version: u32, filtered: bool): u32 {
   resetHeaps();
-  const margin = coarseMargin(query8At);
+  const margin = walkMargin(query8At);
   let bound: f32 = f32.MAX_VALUE;
   for (let slot: u32 = 0; slot < slots; slot += 4) {
     v128.store(batchAt, i32x4.add(i32x4.splat(slot), i32x4(0, 1, 2, 3)));
-    let near = coarseFour(batchAt, query8At, orderedBits(bound + margin * largestOfFour(scaleOf(slot))));
+    let near = walkFour(batchAt, query8At, orderedBits(bound + margin * largestOfFour(scaleOf(slot))));
     if (slot + 4 > slots) near &= (1 << <i32>(slots - slot)) - 1;
     for (; near != 0; near &= near - 1) {
       const one = slot + ctz(near);

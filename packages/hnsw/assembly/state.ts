@@ -18,12 +18,16 @@ export const maxBatchQueries: u32 = 16;
 /** Room for the links of one node, twice. */
 export const maxLinks: u32 = 512;
 const maxLevels: usize = 12;
+/** Up to this many dimensions distances are taken by all 8 bits throughout. */
+const wholeWalkDim: u32 = 192;
 
 let control: usize = 0;
 /** Dimensions after padding to a multiple of 64. */
 export let dim: u32 = 0;
 /** Bytes of one plane (4 bits a dimension) of one vector. */
 export let planeBytes: usize = 0;
+/** Whether the walk uses both planes. */
+export let wholeWalk: bool = false;
 export let squared: bool = false;
 export let normalise: bool = false;
 export let m: u32 = 0;
@@ -82,6 +86,7 @@ export function attach(block: usize, thread: u32): void {
   control = block;
   dim = word(8);
   planeBytes = dim >> 1;
+  wholeWalk = dim <= wholeWalkDim;
   squared = word(12) != 0;
   normalise = word(16) != 0;
   m = word(20);

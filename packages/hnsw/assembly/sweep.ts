@@ -1,7 +1,7 @@
 // Repair of the graph after removals. Links to what was removed are replaced by the best of the neighbours of the removed
 // ones; then no live slot leads to a removed one, and these can be used again without old links pointing at new vectors.
 import { addLink, isNearAny, link, selectBatch, sortSelectedFrom, storeLinks } from "./insert";
-import { touchCoarse, useSlot } from "./kernels";
+import { touchSlot, useSlot } from "./kernels";
 import {
   batchAt,
   bornOf,
@@ -50,7 +50,7 @@ function gather(from: u32, level: u32, version: u32, n: u32): u32 {
     if (isGone(slot, version) || !visit(slot)) continue;
     store<u32>(batchAt + (<usize>(count - n) << 2), slot);
     count++;
-    t ^= touchCoarse(slot);
+    t ^= touchSlot(slot);
   }
   sink ^= t;
   selectBatch(batchAt, count - n, query8At, n);

@@ -1,13 +1,13 @@
 // The engine with its kernels within reach of the tests: compiled by them alone, so that the shipped module stays small.
-import { coarseDistance, distanceIn, fineDistance, keyFrom } from "./kernels";
+import { walkDistance, distanceIn, fineDistance, keyFrom } from "./kernels";
 
 export * from "./index";
 export { normaliseRow, quantise } from "./insert";
-export { coarseFour, coarseMargin, dotFloat32, narrowRow, squaredFloat32, useQuery, useSlot, widenRow } from "./kernels";
+export { walkFour, walkMargin, dotFloat32, narrowRow, squaredFloat32, useQuery, useSlot, widenRow } from "./kernels";
 export { batchAt, distancesAt, other8At, query8At } from "./state";
 
-export function coarseTo(slot: u32, query: usize): f32 {
-  return coarseDistance(slot, query);
+export function walkTo(slot: u32, query: usize): f32 {
+  return walkDistance(slot, query);
 }
 export function fineTo(slot: u32, query: usize): f32 {
   return fineDistance(slot, query);

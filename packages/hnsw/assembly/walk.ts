@@ -12,7 +12,7 @@ import {
   replaceFarthest,
   resetHeaps,
 } from "./heaps";
-import { coarseDistance, coarseFour, keyFrom, keyOfFour, touchCoarse } from "./kernels";
+import { walkDistance, walkFour, keyFrom, keyOfFour, touchSlot } from "./kernels";
 import {
   batchAt,
   bornOf,
@@ -64,14 +64,14 @@ export function descend(query: usize, level: u32, start: u64): u64 {
     for (let p = list; p < end; p += 4) {
       const slot = load<u32>(p);
       if (slot == noLink) break;
-      t ^= touchCoarse(slot);
+      t ^= touchSlot(slot);
     }
     sink ^= t;
     for (let p = list; p < end; p += 4) {
       const slot = load<u32>(p);
       if (slot == noLink) break;
       distances++;
-      const key = keyFrom(coarseDistance(slot, query), slot);
+      const key = keyFrom(walkDistance(slot, query), slot);
       if (key < best) best = key;
     }
     if (best == before) break;
@@ -132,12 +132,12 @@ export function beamWalk(query: usize, start: u64, ef: u32, level: u32, slots: u
       const next = linksOf(<u32>load<u64>(at + 8) & 0x7fffffff, level);
       t = load<i32>(next) ^ load<i32>(next + 64);
     }
-    for (let p = batchAt; p < gathered; p += 4) t ^= touchCoarse(load<u32>(p));
+    for (let p = batchAt; p < gathered; p += 4) t ^= touchSlot(load<u32>(p));
     sink ^= t;
     distances += <u64>((gathered - batchAt) >> 2);
     // The last four are filled up with whatever the batch held before: slots, too.
     for (let p = batchAt; p < gathered; p += 16) {
-     let near = coarseFour(p, query, <u32>(bound >> 32));
+     let near = walkFour(p, query, <u32>(bound >> 32));
      if (p + 16 > gathered) near &= (1 << <i32>((gathered - p) >> 2)) - 1;
      for (; near != 0; near &= near - 1) {
       const i = ctz(near);
@@ -192,13 +192,13 @@ export function wantedWalk(
       store<u16>(v, mark);
       store<u32>(gathered, slot);
       gathered += 4;
-      t ^= touchCoarse(slot);
+      t ^= touchSlot(slot);
     }
     sink ^= t;
     distances += <u64>((gathered - batchAt) >> 2);
     for (let p = batchAt; p < gathered; p += 4) {
       const slot = load<u32>(p);
-      const key = keyFrom(coarseDistance(slot, query), slot);
+      const key = keyFrom(walkDistance(slot, query), slot);
       if (key >= bound) continue;
       pushCandidate(key);
       if (!isWanted(slot, version, filtered)) continue;

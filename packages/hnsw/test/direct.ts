@@ -29,15 +29,15 @@ export interface TestingExports extends EngineExports {
   readonly distancesAt: Address;
   normaliseRow(row: number): void;
   quantise(row: number, into: number): number;
-  coarseFour(batch: number, query: number, bound: number): number;
-  coarseMargin(query: number): number;
+  walkFour(batch: number, query: number, bound: number): number;
+  walkMargin(query: number): number;
   dotFloat32(a: number, b: number, count: number): number;
   squaredFloat32(a: number, b: number, count: number): number;
   narrowRow(from: number, into: number, count: number): void;
   widenRow(from: number, into: number, count: number): void;
   useQuery(query: number, scale: number, bias: number): void;
   useSlot(slot: number, into: number): void;
-  coarseTo(slot: number, query: number): number;
+  walkTo(slot: number, query: number): number;
   fineTo(slot: number, query: number): number;
   orderedBits(distance: number): number;
   throughKey(distance: number, slot: number): number;

@@ -39,8 +39,12 @@ function quantised(row: Float32Array, metric: Metric): Quantised {
   };
 }
 
-/** The slot's numbers with their lower halves at the middle, as neighbours are chosen by them. */
-const coarseBytes = ({ bytes }: Quantised): Int8Array => bytes.map((b) => (((b + 128) & 0xf0) | 8) - 128);
+/** Up to this many dimensions the walk goes by all 8 bits. */
+const wholeWalkDim = 192;
+
+/** The slot's numbers as neighbours are chosen by them: where the walk is coarse, with their lower halves at the middle. */
+const walkBytes = ({ bytes }: Quantised): Int8Array =>
+  bytes.length <= wholeWalkDim ? bytes : bytes.map((b) => (((b + 128) & 0xf0) | 8) - 128);
 
 function planeSums(slot: Quantised, query: Int8Array): { coarse: number; fine: number; sum: number } {
   let coarse = 0;
@@ -59,7 +63,8 @@ function distance(dot: number, slot: Quantised, query: Omit<Quantised, "bytes">,
   const d = -fround(fround(dot * slot.scale) * query.scale);
   return metric === "l2" ? fround(fround(fround(d + d) + slot.bias) + query.bias) : d;
 }
-function coarseDistance(slot: Quantised, query: Quantised, metric: Metric): number {
+function walkDistance(slot: Quantised, query: Quantised, metric: Metric): number {
+  if (query.bytes.length <= wholeWalkDim) return fineDistance(slot, query, metric);
   const { coarse, sum } = planeSums(slot, query.bytes);
   return distance(fround(fround(coarse * 16) - fround(fround(sum) * 120.5)), slot, query, metric);
 }
@@ -117,17 +122,17 @@ describe("vectors in 8 bits", () => {
       held.slice(0, 16).forEach((query, number) => {
         engine.bytes(query8, dim).set(new Uint8Array(query.bytes.buffer));
         exports.useQuery(query8, query.scale, query.bias);
-        const coarse = held.map((slot) => coarseDistance(slot, query, metric));
+        const walked = held.map((slot) => walkDistance(slot, query, metric));
         held.forEach((slot, i) => {
-          expect(exports.coarseTo(i, query8), `coarse ${number} ${i}`).toBe(coarse[i]);
+          expect(exports.walkTo(i, query8), `walk ${number} ${i}`).toBe(walked[i]);
           expect(exports.fineTo(i, query8), `fine ${number} ${i}`).toBe(fineDistance(slot, query, metric));
         });
-        expectFours(engine, query8, coarse, randomFrom(number));
+        expectFours(engine, query8, walked, randomFrom(number));
         expectMargin(engine, query8, held, query, metric);
       });
     });
 
-  test("a slot's coarse numbers as the query", () => {
+  test("a slot's numbers as the query", () => {
     for (const metric of metrics)
       for (const dim of [64, 320]) {
         const all = rows(dim, randomFrom(seed));
@@ -139,10 +144,10 @@ describe("vectors in 8 bits", () => {
         const at = engine.exports.other8At.value;
         held.forEach((one, slot) => {
           engine.exports.useSlot(slot, at);
-          const bytes = coarseBytes(one);
+          const bytes = walkBytes(one);
           expect(new Int8Array(engine.bytes(at, dim).slice().buffer)).toEqual(bytes);
           held.forEach((other, i) => {
-            expect(engine.exports.coarseTo(i, at)).toBe(coarseDistance(other, { ...one, bytes }, metric));
+            expect(engine.exports.walkTo(i, at)).toBe(walkDistance(other, { ...one, bytes }, metric));
           });
         });
       }
@@ -187,24 +192,24 @@ function expectHeld(engine: Engine, slot: number, wanted: Quantised, row: Float3
 }
 
 /** Batches of four in any mixture of slots, also the same four times. */
-function expectFours({ exports, memory }: Engine, query: number, coarse: number[], random: () => number) {
+function expectFours({ exports, memory }: Engine, query: number, walked: number[], random: () => number) {
   const batch = new Uint32Array(memory.buffer, exports.batchAt.value, 4);
   const ordered = new Uint32Array(memory.buffer, exports.distancesAt.value, 4);
   for (let round = 0; round < 12; round++) {
-    const slots = [0, 1, 2, 3].map((i) => (round === 0 ? i : Math.floor(random() * coarse.length)));
+    const slots = [0, 1, 2, 3].map((i) => (round === 0 ? i : Math.floor(random() * walked.length)));
     if (round === 1) slots.fill(5);
     batch.set(slots);
-    const wanted = slots.map((slot) => orderedBits(coarse[slot] as number));
+    const wanted = slots.map((slot) => orderedBits(walked[slot] as number));
     const bounds = [0, 0xffff_ffff, ...wanted, ...wanted.map((bits) => bits - 1)];
     for (const bound of bounds) {
-      const mask = exports.coarseFour(exports.batchAt.value, query, bound);
+      const mask = exports.walkFour(exports.batchAt.value, query, bound);
       expect([...ordered]).toEqual(wanted);
       expect(mask).toBe(wanted.reduce((bits, one, i) => bits | (one <= bound ? 1 << i : 0), 0));
     }
   }
 }
 
-/** The scan drops a slot by its coarse distance: what it allows for must cover the difference to all 8 bits. */
+/** The scan drops a slot by its distance in the walk: what it allows for must cover the difference to all 8 bits. */
 function expectMargin(
   { exports }: Engine,
   query8: number,
@@ -212,9 +217,9 @@ function expectMargin(
   query: Quantised,
   metric: Metric,
 ) {
-  const margin = exports.coarseMargin(query8);
+  const margin = exports.walkMargin(query8);
   for (const slot of held) {
-    const off = Math.abs(coarseDistance(slot, query, metric) - fineDistance(slot, query, metric));
+    const off = Math.abs(walkDistance(slot, query, metric) - fineDistance(slot, query, metric));
     expect(off).toBeLessThanOrEqual(margin * slot.scale);
   }
 }
