@@ -1,4 +1,4 @@
-import { isLimError } from "@lim/contracts";
+import { defaults, engineNames, isLimError } from "@lim/contracts";
 import { describe, expect, it } from "vitest";
 import { helpText, readSettings, scheduleOf } from "../src/settings.ts";
 
@@ -32,7 +32,11 @@ describe("settings", () => {
       maxRemovalForRebuild: 0,
       maxRemovalRatio: undefined,
       keepVersions: 2,
+      engine: defaults.engine,
     });
+    for (const engine of engineNames)
+      expect(readSettings({ ...least, LIM_ENGINE: engine }).engine).toBe(engine);
+    expect(faults({ LIM_ENGINE: "other" })).toContain("LIM_ENGINE");
   });
 
   it("cron wins over the period", () => {

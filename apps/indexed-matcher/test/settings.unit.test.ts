@@ -1,4 +1,5 @@
 import { defaults } from "@lim/contracts";
+import { defaultRerank, rerankKinds } from "@lim/vector-index";
 import { expect, test } from "vitest";
 import { readSettings, settingsHelp } from "../src/settings.ts";
 
@@ -20,18 +21,27 @@ test("defaults are those of the design", () => {
     labelKeyRenewMs: 3_000,
     efSearch: 128,
     memoryLimitRatio: 0.8,
+    rerank: defaultRerank,
     streamPrefix: "lim_match:",
   });
   expect(readSettings({ ...required, LIM_MATCH_STREAM_PREFIX: "" }).streamPrefix).toBe("");
 });
 
 test("faults are told together and by name", () => {
-  const env = { LIM_REFRESH_ENABLED: "maybe", LIM_LABEL_KEY_TTL_MS: "1000", VL_LIM_MATCHER_HOST: "a|b" };
+  for (const rerank of rerankKinds)
+    expect(readSettings({ ...required, LIM_RERANK: rerank }).rerank).toBe(rerank);
+  const env = {
+    LIM_RERANK: "int8",
+    LIM_REFRESH_ENABLED: "maybe",
+    LIM_LABEL_KEY_TTL_MS: "1000",
+    VL_LIM_MATCHER_HOST: "a|b",
+  };
   for (const name of [
     "REDIS_URL",
     "DATABASE_URL",
     "LIM_STORAGE_ROOT",
     "LIM_REFRESH_ENABLED",
+    "LIM_RERANK",
     "LIM_LABEL_KEY_RENEW_MS",
     "VL_LIM_MATCHER_HOST",
   ])
