@@ -252,8 +252,15 @@ describe("searches beside a writer", () => {
       }
     };
     await beside(write, 12, async (i) => {
+      // Every other search must find all that was there at its call: slots given away meanwhile would be missing.
+      const options: SearchOptions[] = [
+        { k: 20, exact: "rows" },
+        { k: 20, ef: 400, exact: false },
+        { k: 500, depth: 500, exact: true },
+        { k: 20, exact: false },
+      ];
       const queries = Array.from({ length: 20 }, () => watched.row());
-      const pending = watched.search({ k: 20, ef: i % 2 === 0 ? 400 : 64, exact: false }, queries);
+      const pending = watched.search(options[i % options.length] ?? { k: 1 }, queries);
       // Read late: the event loop turns, and the writer goes on, before anybody looks.
       for (let turn = 0; turn < i % 8; turn++) await new Promise((resolve) => setImmediate(resolve));
       await pending;
