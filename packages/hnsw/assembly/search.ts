@@ -85,7 +85,8 @@ function byScan(count: u32, slots: u32, version: u32, filtered: bool): u32 {
   let bound: f32 = f32.MAX_VALUE;
   for (let slot: u32 = 0; slot < slots; slot += 4) {
     v128.store(batchAt, i32x4.add(i32x4.splat(slot), i32x4(0, 1, 2, 3)));
-    let near = walkFour(batchAt, query8At, orderedBits(bound + margin * largestOfFour(scaleOf(slot))));
+    const limit = margin > 0 ? bound + margin * largestOfFour(scaleOf(slot)) : bound;
+    let near = walkFour(batchAt, query8At, orderedBits(limit));
     if (slot + 4 > slots) near &= (1 << <i32>(slots - slot)) - 1;
     for (; near != 0; near &= near - 1) {
       const one = slot + ctz(near);
