@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { type Task, writeUuid } from "@lim/contracts";
 import type { FacesDb } from "@lim/faces-db";
@@ -204,6 +205,8 @@ export function matchUnderLoad(
         seen.set(indexId, (seen.get(indexId) ?? 0) + 1);
       } catch (error) {
         failures.push(error instanceof Error ? error.message : String(error));
+        // A refusal without any I/O (no matcher serves the label) must not keep everything else from running.
+        await setImmediate();
       }
     }
   });
