@@ -271,6 +271,44 @@ describe("searches beside a writer", () => {
     expect(most).toBeLessThan(2.5 * count);
     await watched.close();
   });
+
+  test.each([
+    { k: 5, exact: "rows" },
+    { k: 5, exact: true, depth: 1000 },
+    { k: 5, exact: false, ef: 100, depth: 100 },
+  ] satisfies SearchOptions[])(
+    "a long search keeps its state though all is replaced: exact $exact",
+    async (options) => {
+      const watched = await Watched.create("l2", 8);
+      const fresh = (): Changes => Array.from({ length: 40 }, () => [watched.nextKey++, watched.row()]);
+      await watched.apply(fresh());
+      // By the graph each takes longer the more dead slots there are.
+      const count = options.exact === false ? 30_000 : 160_000;
+      const queries = Float32Array.from({ length: count * dim }, () => watched.random() - 0.5);
+      const state = watched.settled;
+      let done = false;
+      const pending = watched.index.search(queries, options).finally(() => {
+        done = true;
+      });
+      let rounds = 0;
+      // Small changes: sweeps come by themselves, and slots are used again as soon as that is safe.
+      for (; !done && rounds < 50; rounds++) {
+        await watched.apply([...watched.live].map((key) => [key, undefined]));
+        await watched.apply(fresh());
+      }
+      const result = await pending;
+      // Else nothing was replaced while it ran.
+      expect(rounds).toBeGreaterThan(1);
+      const faults: string[] = [];
+      for (let i = 0; i < count; i += 53) {
+        const query = queries.subarray(i * dim, (i + 1) * dim);
+        const fault = watched.history.fault(hitsOf(result, i), query, state, state, options.k);
+        if (fault !== undefined) faults.push(`query ${i}: ${fault}`);
+      }
+      expect(faults).toEqual([]);
+      await watched.close();
+    },
+  );
 });
 
 describe("the event loop", () => {
