@@ -27,7 +27,7 @@ export const defaults = {
   descriptorDim: 512,
   descriptorVersion: 1,
   /** Engine of new indexes. */
-  engine: "hnswlib" as EngineName,
+  engine: "hnsw" as EngineName,
   m: 16,
   efConstruction: 200,
   efSearch: 128,
