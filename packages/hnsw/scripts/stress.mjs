@@ -1,4 +1,4 @@
-// A long campaign: one writer, many searchers, sweeps, checks, saving and loading, on all metrics and kinds of rows; every
+// A long campaign: one writer, many searchers, sweeps, checks, saving and loading, on all metrics, with float32 rows; every
 // result is compared with a model. node scripts/stress.mjs [--minutes 5] [--seed N] [--threads 4] [--keys 1500]
 // Ends with 1 at the first violation, and prints the seed to run again with.
 import { mkdtempSync, rmSync } from "node:fs";
