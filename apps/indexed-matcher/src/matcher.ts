@@ -10,6 +10,7 @@ import {
 import type { FacesDb } from "@lim/faces-db";
 import type { IndexStorage, LoadAdapter } from "@lim/index-storage";
 import type { Logger, Registry as MetricRegistry } from "@lim/service-kit";
+import { spareEngineBytes } from "@lim/vector-index";
 import { MatchService } from "./match-service.ts";
 import { MemoryBudget, memoryTotalBytes } from "./memory-budget.ts";
 import { createMetrics } from "./metrics.ts";
@@ -70,7 +71,7 @@ export function createMatcher(deps: MatcherDeps): Matcher {
     locks: createLabelLocks({ redis, keys, log }),
     budget: new MemoryBudget({
       limitBytes: memoryTotalBytes() * settings.memoryLimitRatio,
-      residentBytes: () => process.memoryUsage.rss(),
+      residentBytes: () => process.memoryUsage.rss() - spareEngineBytes(),
     }),
     loadAdapter,
     metrics,

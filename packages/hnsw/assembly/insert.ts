@@ -29,6 +29,7 @@ import {
   lockSlot,
   m,
   maxLinks,
+  mix,
   never,
   noLink,
   normalise,
@@ -159,6 +160,23 @@ export function sortSelectedFrom(from: u32, n: u32): void {
   }
 }
 
+/**
+ * Sorts the selected, ties in an order that differs from owner to owner. Were it the same for all, copies of one vector
+ * would all link to the same few of them, and nothing would lead to the others.
+ */
+export function sortForOwner(owner: u32, n: u32): void {
+  const scramble = <u64>(mix(owner) & 0x7fffffff);
+  for (let i: u32 = 0; i < n; i++) {
+    const at = selectedAt + (<usize>i << 3);
+    store<u64>(at, load<u64>(at) ^ scramble);
+  }
+  sortSelected(n);
+  for (let i: u32 = 0; i < n; i++) {
+    const at = selectedAt + (<usize>i << 3);
+    store<u64>(at, load<u64>(at) ^ scramble);
+  }
+}
+
 /** Writes the `n` kept slots as a slot's list. The caller holds its lock. */
 export function storeLinks(slot: u32, level: u32, n: u32): void {
   const list = linksOf(slot, level);
@@ -203,7 +221,7 @@ export function addLink(owner: u32, slot: u32, level: u32): void {
   sink ^= t;
   useSlot(owner, other8At);
   selectBatch(keptAt, total, other8At, 0);
-  sortSelected(total);
+  sortForOwner(owner, total);
   storeLinks(owner, level, prune(total, capacity));
   unlockSlot(owner);
 }
@@ -217,7 +235,8 @@ function clearLinks(slot: u32, level: u32): void {
 }
 
 /** Chooses the links of a new slot on `level` among `n` selected, and notes them; the first word is their count. */
-function chooseLinks(level: u32, n: u32): void {
+function chooseLinks(slot: u32, level: u32, n: u32): void {
+  sortForOwner(slot, n);
   const kept = prune(n, m);
   const chosen = chosenOf(level);
   store<u32>(chosen, kept);
@@ -288,7 +307,7 @@ export function link(slot: u32, slots: u32, level: u32, scale: f32, bias: f32): 
       store<u64>(selectedAt, nearest);
       n = 1;
     }
-    chooseLinks(l, n);
+    chooseLinks(slot, l, n);
     useQuery(query8At, scale, bias);
   }
   // From the bottom up: whoever meets the slot on a level finds its links on those below, also while it is being linked.

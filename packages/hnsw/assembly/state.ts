@@ -202,7 +202,7 @@ function attachScratch(start: usize): void {
   return level == 0 ? 2 * m : m;
 }
 
-@inline function mix(value: u32): u32 {
+@inline export function mix(value: u32): u32 {
   let h = value;
   h ^= h >> 16;
   h *= 0x7feb352d;

@@ -37,6 +37,11 @@ export class HnswPool {
     schedulers.set(this, new Scheduler(this.threads, calls, spare));
   }
 
+  /** What is kept of closed indexes for the next ones: resident, but free. */
+  get spareMemoryBytes(): number {
+    return schedulerOf(this).memories.spareBytes;
+  }
+
   /** Ends the threads. Calls that were not answered are rejected as `closed`, and so are later ones. */
   async close(): Promise<void> {
     await schedulerOf(this).close();

@@ -3,6 +3,8 @@ import { defaultRerank, type EngineAdapter, type EngineOptions, type RerankKind 
 
 const loaded = new Map<string, Promise<EngineAdapter>>();
 
+let spareOfLoaded = (): number => 0;
+
 async function load(name: EngineName, rerank: RerankKind): Promise<EngineAdapter> {
   switch (name) {
     case "hnswlib": {
@@ -10,7 +12,8 @@ async function load(name: EngineName, rerank: RerankKind): Promise<EngineAdapter
       return loadHnswlib();
     }
     case "hnsw": {
-      const { loadHnsw } = await import("./hnsw/adapter.ts");
+      const { loadHnsw, spareBytes } = await import("./hnsw/adapter.ts");
+      spareOfLoaded = spareBytes;
       return loadHnsw(rerank);
     }
   }
@@ -31,6 +34,9 @@ export function loadEngine(name: EngineName, options: EngineOptions = {}): Promi
   loading.catch(() => loaded.delete(key));
   return loading;
 }
+
+/** Resident bytes of this process that engines keep of closed indexes for the next ones. */
+export const spareEngineBytes = (): number => spareOfLoaded();
 
 /** Engines that load on this machine. */
 export async function availableEngines(): Promise<EngineName[]> {

@@ -4,7 +4,7 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { LimError } from "@lim/contracts";
-import { HnswIndex, type HnswOptions, planMemory } from "@lim/hnsw";
+import { HnswIndex, type HnswOptions, planMemory, sharedPool } from "@lim/hnsw";
 import { vectorIndexLimits } from "../limits.ts";
 import type { EngineAdapter, EngineParams, RerankKind } from "../port.ts";
 import { asLimError, translated } from "./errors.ts";
@@ -42,6 +42,9 @@ export async function loadHnsw(rerank: RerankKind): Promise<EngineAdapter> {
   await (await adapter.create({ dim: 8, capacity: 1, params: { m: 4, efConstruction: 10 } })).close();
   return adapter;
 }
+
+/** Resident bytes that closed indexes left for the next ones. */
+export const spareBytes = (): number => sharedPool().spareMemoryBytes;
 
 function assertShape(dim: number, capacity: number, { m, efConstruction, seed }: EngineParams): void {
   assertCount("dim", dim, 1, 4_096);
