@@ -100,17 +100,25 @@ function storeVector(slot: u32, row: usize): void {
 
 /**
  * Neighbour selection by the heuristic (algorithm 4): of `n` keys at `selected`, nearest first, keeps up to `limit` that
- * are nearer to the owner than to any kept one. The kept slots are at `kept`. Changes the thread's query.
+ * are nearer to the owner than to any kept one. The kept slots are at `kept`. Changes the thread's query. Of those that are
+ * equally far at most half the limit are kept: copies of the owner would otherwise fill its list, and nothing would lead
+ * out of them.
  */
 export function prune(n: u32, limit: u32): u32 {
   let kept: u32 = 0;
+  let tied: u32 = 0;
+  let lastDistance: u32 = 0;
   for (let i: u32 = 0; i < n && kept < limit; i++) {
     const key = load<u64>(selectedAt + (<usize>i << 3));
     const slot = <u32>key;
+    const distance = <u32>(key >> 32);
     if (kept > 0) {
+      if (distance == lastDistance && tied >= limit >> 1) continue;
       useSlot(slot, other8At);
-      if (isNearAny(kept, <u32>(key >> 32) - 1)) continue;
+      if (isNearAny(kept, distance - 1)) continue;
     }
+    tied = kept > 0 && distance == lastDistance ? tied + 1 : 1;
+    lastDistance = distance;
     store<u32>(keptAt + (<usize>kept << 2), slot);
     kept++;
   }

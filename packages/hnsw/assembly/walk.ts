@@ -59,20 +59,27 @@ export function descend(query: usize, level: u32, start: u64): u64 {
   for (;;) {
     const before = best;
     const list = linksOf(<u32>best, level);
-    const end = list + (<usize>m << 2);
+    const listBytes = <usize>m << 2;
+    let gathered = batchAt;
     let t = 0;
-    for (let p = list; p < end; p += 4) {
+    for (let p = list; p < list + listBytes; p += 4) {
       const slot = load<u32>(p);
       if (slot == noLink) break;
+      store<u32>(gathered, slot);
+      gathered += 4;
       t ^= touchSlot(slot);
     }
     sink ^= t;
-    for (let p = list; p < end; p += 4) {
-      const slot = load<u32>(p);
-      if (slot == noLink) break;
-      distances++;
-      const key = keyFrom(walkDistance(slot, query), slot);
-      if (key < best) best = key;
+    distances += <u64>((gathered - batchAt) >> 2);
+    for (let p = batchAt; p < gathered; p += 16) {
+      let near = walkFour(p, query, <u32>(best >> 32));
+      // The last four are filled up with whatever the batch held before: slots, too.
+      if (p + 16 > gathered) near &= (1 << <i32>((gathered - p) >> 2)) - 1;
+      for (; near != 0; near &= near - 1) {
+        const i = ctz(near);
+        const key = keyOfFour(i, load<u32>(p + (<usize>i << 2)));
+        if (key < best) best = key;
+      }
     }
     if (best == before) break;
   }

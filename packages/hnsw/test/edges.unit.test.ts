@@ -275,4 +275,17 @@ describe("when the engine breaks", () => {
     expect(keysOf(await next.search(row(7), { k: 1 }))).toEqual([7]);
     await next.close();
   });
+
+  test("copies of one vector stay findable, and hide nothing", async () => {
+    const count = 2000;
+    const copies = 300;
+    const index = await create({});
+    const vectors = clustered(count + copies, dim, 109);
+    for (let i = count; i < count + copies; i++) vectors.set(vectors.subarray(0, dim), i * dim);
+    await index.upsert(range(0, count + copies), vectors, { threads: 1 });
+    const found = await index.search(vectors.slice(0, dim), { k: 100, ef: 200, exact: false });
+    expect(found.scores.every((score) => score > 0.9999)).toBe(true);
+    expect((await index.check()).unreachable).toBeLessThanOrEqual(3);
+    await index.close();
+  });
 });
