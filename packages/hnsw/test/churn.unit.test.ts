@@ -15,12 +15,14 @@ const count = 3000;
 /** Few: neighbours are many and near to each other, so that a graph can be wrong. */
 const clusters = 3;
 const k = 10;
+/** Little enough that a worse graph finds less. */
+const ef = 32;
 
 const create = (capacity = count) => HnswIndex.create({ dim, efConstruction: 100, pool, capacity });
 
 async function recallOf(index: HnswIndex, queries: Float32Array): Promise<number> {
   const truth = await index.search(queries, { k, exact: "rows" });
-  return recall(await index.search(queries, { k, ef: 128, exact: false }), truth);
+  return recall(await index.search(queries, { k, ef, exact: false }), truth);
 }
 
 /** Rows of some keys one after another. */
@@ -87,10 +89,10 @@ describe("churn", () => {
     await fresh.upsert(Uint32Array.from(going), pick(rows, going));
     const rebuilt = await recallOf(fresh, queries);
     console.log(
-      `churn, seed ${seed}: recall@10 at ef 128 at first ${before}, after 200 % ${after}, built anew ${rebuilt}; ` +
+      `churn, seed ${seed}: recall@10 at ef ${ef} at first ${before}, after 200 % ${after}, built anew ${rebuilt}; ` +
         `most slots ${slots.most}; bytes ${bytesAfterFirst} → ${index.memoryBytes}`,
     );
-    expect(rebuilt).toBeGreaterThan(0.95);
+    expect(rebuilt).toBeGreaterThan(0.9);
     expect(after).toBeGreaterThan(rebuilt - 0.01);
     expect(slots.most).toBeLessThan(count + 2 * batch + 2 * Math.max(minDeadToSweep, count / 64));
     expect(index.memoryBytes).toBeLessThan(bytesAfterFirst * 1.02);
@@ -133,7 +135,7 @@ describe("removal of much", () => {
     for (const key of gone) left.delete(key);
     await index.remove(Uint32Array.from(gone));
     // Not waiting for the sweep: most of what a walk meets is removed.
-    const at = await index.search(queries, { k, ef: 128, exact: false });
+    const at = await index.search(queries, { k, ef, exact: false });
     const truth = await index.search(queries, { k, exact: "rows" });
     for (let i = 0; i < 100; i++) {
       expect(at.counts[i]).toBe(k);
@@ -152,7 +154,7 @@ describe("removal of much", () => {
     const refilled = await recallOf(index, queries);
     await expectSound(index, count);
     console.log(`80 % removed: recall@10 at ef 128 ${right}, swept ${swept}, filled again ${refilled}`);
-    for (const value of [right, swept, refilled]) expect(value).toBeGreaterThan(0.95);
+    for (const value of [right, swept, refilled]) expect(value).toBeGreaterThan(0.9);
     await index.close();
   });
 
