@@ -1,6 +1,6 @@
 import { readSync } from "node:fs";
 import { HnswError, type PlainError, plainError } from "./errors.ts";
-import { autoExactFilterShare } from "./limits.ts";
+import { autoExactAllowedPerEf } from "./limits.ts";
 import type { SearchItem, SearchJob, SearchReply } from "./protocol.ts";
 import { type Opened, rowBytesInFile } from "./worker-index.ts";
 
@@ -30,7 +30,7 @@ function setFilter(opened: Opened, filter: { id: number; bytes: Uint8Array }): v
 
 function isExact(opened: Opened, item: SearchItem): boolean {
   if (item.mode !== "auto") return item.mode !== "graph";
-  return item.filter !== undefined && opened.allowed < item.live * autoExactFilterShare;
+  return item.filter !== undefined && opened.allowed < item.ef * autoExactAllowedPerEf;
 }
 
 /** Re-rank by rows in a file. */
