@@ -1,4 +1,4 @@
-import { defaults, engineNameSchema, uuidSchema } from "@lim/contracts";
+import { defaults, engineNameSchema, limits, uuidSchema } from "@lim/contracts";
 import {
   commonSettings,
   describeSettings,
@@ -46,6 +46,15 @@ export const settingsShape = {
   ...commonSettings,
   ...descriptorSettings,
   ...listenSettings("LIM_MANAGER", defaults.managerPort),
+  apiToken: {
+    env: "LIM_API_TOKEN",
+    secret: true,
+    schema: z
+      .string()
+      .regex(/^[\x21-\x7e]{16,256}$/, "must have 16 to 256 printable characters without spaces")
+      .optional()
+      .describe("Bearer token that every request but those for health must bear; off where unset"),
+  },
   masterLock: {
     env: "LIM_MANAGER_MASTER_LOCK",
     schema: z
@@ -135,14 +144,41 @@ export const settingsShape = {
       .default(defaults.efConstruction)
       .describe("Width of the search while building"),
   },
+  retryBackoffMs: {
+    env: "LIM_RETRY_BACKOFF_MS",
+    schema: wholeNumber(0, limits.maxRetryBackoffMs)
+      .default(5_000)
+      .describe(
+        `Pause before a second attempt of a task; doubled for each further one, at most ${limits.maxRetryBackoffMs}`,
+      ),
+  },
   keepVersions: {
     env: "LIM_KEEP_VERSIONS",
     schema: wholeNumber(1, 1_000).default(2).describe("Indexes kept of a list, the newest included"),
   },
   keepTasks: {
     env: "LIM_KEEP_TASKS",
-    // Half of what one listing of the task store can see, so that what is past it is always in sight.
-    schema: wholeNumber(1, 5_000).default(5_000).describe("Finished and failed tasks kept, newest first"),
+    schema: wholeNumber(1, 100_000).default(10_000).describe("Ended tasks kept, those that ended last"),
+  },
+  taskRetentionS: {
+    env: "LIM_TASK_RETENTION_S",
+    schema: wholeNumber(1, 315_360_000)
+      .default(30 * 86_400)
+      .describe("Seconds that an ended task is kept, within LIM_KEEP_TASKS"),
+  },
+  deadLetterRetentionS: {
+    env: "LIM_DEAD_LETTER_RETENTION_S",
+    schema: wholeNumber(1, 315_360_000)
+      .default(86_400)
+      .describe("Seconds that a match request which was given up is kept for people to look at"),
+  },
+  feedRetentionS: {
+    env: "LIM_FEED_RETENTION_S",
+    schema: wholeNumber(60, 315_360_000)
+      .default(86_400)
+      .describe(
+        "Seconds that every row of a list's change feed is kept; what an index still needs stays longer",
+      ),
   },
   retentionPeriodMs: {
     env: "LIM_RETENTION_PERIOD_MS",

@@ -16,6 +16,10 @@ export const limits = {
   maxDeadLetters: 1_000,
   /** Attempts of one task before it ends as `attempts_exhausted`. */
   maxTaskAttempts: 3,
+  /** Longest pause before another attempt of a task, whatever the setting and the number of attempts. */
+  maxRetryBackoffMs: 300_000,
+  /** How long an idempotency key is remembered. */
+  idempotencyKeyTtlMs: 24 * 3_600_000,
   maxErrorDetailChars: 2_000,
 } as const;
 

@@ -15,6 +15,21 @@ export type TaskStatus = z.infer<typeof taskStatusSchema>;
 export const taskTriggerSchema = z.enum(["plan", "request"]);
 export type TaskTrigger = z.infer<typeof taskTriggerSchema>;
 
+/** From last served to first. `maximum` is LIM's own: no caller may ask for it. */
+export const priorities = [
+  "lowest",
+  "lower",
+  "low",
+  "default",
+  "high",
+  "higher",
+  "highest",
+  "maximum",
+] as const;
+export const prioritySchema = z.enum(priorities);
+export type Priority = z.infer<typeof prioritySchema>;
+export const callerPrioritySchema = prioritySchema.exclude(["maximum"]);
+
 export const buildPhases = ["snapshot", "build", "verify", "store", "publish"] as const;
 export const progressSchema = z.object({
   phase: z.enum(buildPhases),
@@ -26,7 +41,7 @@ export const progressSchema = z.object({
 });
 export type Progress = z.infer<typeof progressSchema>;
 
-const timeSchema = z.iso.datetime();
+export const timeSchema = z.iso.datetime();
 
 export const taskSchema = z.object({
   task_id: uuidSchema,
@@ -40,6 +55,9 @@ export const taskSchema = z.object({
   content: z.object({ list_id: uuidSchema }),
   mode: buildModeSchema,
   trigger: taskTriggerSchema,
+  priority: prioritySchema,
+  /** Pending after a failed attempt: not dispatched before this time (Redis' clock). */
+  not_before: timeSchema.nullable(),
   /** Dispatches so far: 0 while never dispatched. */
   attempt: z.int().nonnegative(),
   progress: progressSchema.nullable(),

@@ -4,6 +4,7 @@ import type {
   LabelKeyValue,
   MatchReply,
   MatchRequestFields,
+  Priority,
   Progress,
   Task,
   TaskTrigger,
@@ -59,27 +60,81 @@ export interface LeaderElection {
 export type Refusal = "unknown_task" | "wrong_status" | "stale_attempt" | "stale_epoch";
 export type Transition<T = object> = ({ ok: true } & T) | { ok: false; refusal: Refusal };
 
+/** Half-open: from `gteMs` up to and without `ltMs`, milliseconds since 1970. */
+export interface TimeRange {
+  gteMs?: number;
+  ltMs?: number;
+}
+
+/** Filters narrow each other down. A task without a start or an end is in no range of it. */
 export interface TaskFilter {
   taskIds?: readonly string[];
   statuses?: readonly Task["status"][];
   listId?: string;
+  indexer?: string;
+  createTime?: TimeRange;
+  startTime?: TimeRange;
+  endTime?: TimeRange;
 }
+
+/** `nextCursor` is opaque; undefined on the last page. */
+export interface TaskPage {
+  tasks: Task[];
+  nextCursor: string | undefined;
+}
+
+/** An idempotency key of a caller with what it stands for: any text that is equal for equal requests. */
+export interface Idempotency {
+  key: string;
+  fingerprint: string;
+}
+
+export type Created =
+  | { created: Task }
+  /** The same key and fingerprint came before: its task as it is now. */
+  | { replayed: Task }
+  /** The key stands for another request, or its task was removed. */
+  | { keyTaken: string }
+  /** Id of the label's open task. */
+  | { conflict: string }
+  | { refusal: "stale_epoch" };
 
 /**
  * Tasks, their queue and the open task of each label. Every transition is one Lua script that compares status,
  * attempt and epoch; a stale word changes nothing and says why it was refused.
  */
 export interface TaskStore {
-  /** `epoch` for planned tasks only: a planner that was replaced creates nothing. Refuses a second open task of a label. */
+  /**
+   * `epoch` for planned tasks only: a planner that was replaced creates nothing. Refuses a second open task of a label.
+   * Priority `default` where none is named. An idempotency key is remembered for `limits.idempotencyKeyTtlMs`.
+   */
   create(
-    task: { taskId: string; listId: string; mode: BuildMode; trigger: TaskTrigger; epoch?: number },
+    task: {
+      taskId: string;
+      listId: string;
+      mode: BuildMode;
+      trigger: TaskTrigger;
+      priority?: Priority;
+      epoch?: number;
+      idempotency?: Idempotency;
+    },
     options?: Cancellable,
-  ): Promise<{ created: Task } | { conflict: string } | { refusal: "stale_epoch" }>;
+  ): Promise<Created>;
   get(taskId: string, options?: Cancellable): Promise<Task | undefined>;
-  /** Newest first; 10,000 at most, also without a limit. */
-  list(filter: TaskFilter & { limit?: number }, options?: Cancellable): Promise<Task[]>;
-  /** Pending tasks in dispatch order. */
-  queue(options?: Cancellable & { limit?: number }): Promise<{ count: number; tasks: Task[] }>;
+  /**
+   * Newest first, at most `limit` (1 to 1,000). What is created or removed between pages neither repeats nor hides
+   * another task. Throws bad_input for a cursor that it did not give out.
+   */
+  find(filter: TaskFilter, options: Cancellable & { limit: number; cursor?: string }): Promise<TaskPage>;
+  /** Pending tasks in dispatch order, those that wait for another attempt included; `count` is that of the whole queue. */
+  queue(options: Cancellable & { limit: number; cursor?: string }): Promise<TaskPage & { count: number }>;
+  /**
+   * The first `limit` pending tasks that may be dispatched now, by priority, then first in, first out. `waiting` counts
+   * those whose `not_before` has not come, by Redis' clock; `oldestWaitMs` is the longest that one of `tasks` has been pending.
+   */
+  ready(
+    options: Cancellable & { limit: number },
+  ): Promise<{ tasks: Task[]; queued: number; waiting: number; oldestWaitMs: number }>;
   /** Open task of each of the labels that has one. */
   openTasks(labels: readonly string[], options?: Cancellable): Promise<Map<string, string>>;
   /** Tasks in status indexing. */
@@ -99,9 +154,19 @@ export interface TaskStore {
     input: { taskId: string; attempt: number; epoch: number; error: ErrorBody | null; endTime: string },
     options?: Cancellable,
   ): Promise<Transition>;
-  /** indexing → pending (front of the queue), or → error `attempts_exhausted` with `reason` after maxAttempts. */
+  /**
+   * indexing → pending at the front of its priority, not to be dispatched for `delayMs` (Redis' clock), or → error
+   * `attempts_exhausted` with `reason` after maxAttempts.
+   */
   requeue(
-    input: { taskId: string; attempt: number; epoch: number; reason: ErrorBody; maxAttempts: number },
+    input: {
+      taskId: string;
+      attempt: number;
+      epoch: number;
+      reason: ErrorBody;
+      maxAttempts: number;
+      delayMs: number;
+    },
     options?: Cancellable,
   ): Promise<Transition<{ status: "pending" | "error" }>>;
   /**
@@ -123,9 +188,37 @@ export interface TaskStore {
   /** Deletes records whatever their status. Who removes a running one cancels it at its indexer. */
   remove(taskIds: readonly string[], options?: Cancellable): Promise<Task[]>;
 
+  /**
+   * Ended tasks past their retention: all but the `keep` that ended last, and all that ended before `endedBeforeMs`
+   * (milliseconds since 1970). `taskIds` is cut at 1,000, oldest first; the counts are not.
+   */
+  expired(
+    options: Cancellable & { keep: number; endedBeforeMs: number },
+  ): Promise<{ ended: number; expired: number; taskIds: string[] }>;
+
+  /**
+   * Notes which labels miss their list now: new ones since this moment (Redis' clock), those no longer named are
+   * forgotten. Returns since when each has been missing, in milliseconds. Refused when the epoch is stale.
+   */
+  noteMissingLists(
+    input: { labels: readonly string[]; epoch: number },
+    options?: Cancellable,
+  ): Promise<Transition<{ sinceMs: Map<string, number> }>>;
+  missingLists(options?: Cancellable): Promise<Map<string, number>>;
+
   lastPlanMs(options?: Cancellable): Promise<number | undefined>;
   /** Refused when the epoch is stale. */
   setLastPlanMs(input: { lastPlanMs: number; epoch: number }, options?: Cancellable): Promise<Transition>;
+}
+
+// ---- dead letters ----
+
+/** Match requests that were delivered too often: bounded by number where they are written, by age here. */
+export interface DeadLetters {
+  /** All, and those older than `olderThanMs` by Redis' clock. */
+  count(options: Cancellable & { olderThanMs: number }): Promise<{ all: number; old: number }>;
+  /** Removes those older than that; returns how many. */
+  trim(options: Cancellable & { olderThanMs: number }): Promise<number>;
 }
 
 // ---- indexers' registration ----

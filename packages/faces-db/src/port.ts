@@ -145,6 +145,15 @@ export interface FacesDb {
   countChanges(
     options: Cancellable & { listId: string; sinceRevision: number; toRevision: number },
   ): Promise<{ additions: number; removals: number }>;
+  /**
+   * Removals and replacements in (since, to] of each list, for any number of lists with a bounded number of queries (one for each
+   * thousand). Lists that are gone are absent.
+   */
+  removalsOf(
+    options: Cancellable & {
+      ranges: readonly { listId: string; sinceRevision: number; toRevision: number }[];
+    },
+  ): Promise<Map<string, number>>;
   /** Removes feed rows that are older than `keepMs` and at or below `keepFromRevision`; the newest row stays. */
   compactFeed(
     options: Cancellable & { listId: string; keepMs: number; keepFromRevision?: number },

@@ -4,6 +4,8 @@ import type { z } from "zod";
 export interface Setting {
   /** Environment variable. */
   env: string;
+  /** Path in the settings file, e.g. `rebuild_rules.default`; without it the variable's name in lower case. */
+  file?: string;
   schema: z.ZodType;
   /** Its value appears in no message, default included. */
   secret?: boolean;
