@@ -5,6 +5,7 @@ import { LimError } from "@lim/contracts";
 import {
   type FastifyBaseLogger,
   type FastifyInstance,
+  type FastifyReply,
   type FastifyRequest,
   fastify,
   LogController,
@@ -13,10 +14,12 @@ import { jsonSchemaTransform, validatorCompiler } from "fastify-type-provider-zo
 import type { Logger } from "pino";
 import { collectDefaultMetrics, Histogram, type Registry } from "prom-client";
 import { z } from "zod";
+import { bearerScheme, createBearerCheck } from "./bearer.ts";
+import { completeSchema } from "./framework-responses.ts";
 import { errorTableMarkdown, httpErrorBody, sendError } from "./http-errors.ts";
 import { transformObject } from "./openapi.ts";
 import { requestIdHeader, requestIdOf } from "./request-id.ts";
-import { addServiceRoutes, type HealthCheck, serviceTag } from "./service-routes.ts";
+import { addServiceRoutes, type HealthCheck, openPaths } from "./service-routes.ts";
 
 const defaultBodyLimitBytes = 64 * 1024;
 /** A request that has not arrived whole by then is ended (slow senders hold no connection forever). */
@@ -29,6 +32,8 @@ const keepAliveTimeoutMs = 72_000;
  * `{error_code, desc, detail, link}` from the one table, Luna-Request-Id (accepted, generated, echoed, logged as
  * `luna_request_id`), body limits, /version, /healthcheck, /livez, /readyz, /metrics, and /docs with the OpenAPI
  * document (/docs/json, /docs/yaml). Operations (routes with an operationId) that declare no query refuse any.
+ * Where `bearerToken` is given, every request but those for health must bear it; where the option is named at all,
+ * the document says that there may be one, so that it does not depend on a deployment's settings.
  * `app.close()` answers what is in flight, refuses what comes meanwhile (26007) and closes idle connections.
  */
 export async function createHttpApp(options: {
@@ -41,7 +46,10 @@ export async function createHttpApp(options: {
   /** True once the service may take work. */
   isReady: () => boolean;
   bodyLimitBytes?: number;
+  /** Left out: this service knows no token. Undefined: it does, and none is set. */
+  bearerToken?: string | undefined;
 }): Promise<FastifyInstance> {
+  const authorize = options.bearerToken === undefined ? undefined : createBearerCheck(options.bearerToken);
   const app = fastify({
     loggerInstance: options.logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: "luna_request_id" }),
@@ -52,8 +60,8 @@ export async function createHttpApp(options: {
     return503OnClosing: false,
     genReqId: (request) => requestIdOf(request.headers[requestIdHeader.toLowerCase()]),
     frameworkErrors: (error, request, reply) => {
-      void reply.header(requestIdHeader, request.id);
-      sendError(error, request, reply);
+      void reply.header(requestIdHeader, request.id).header("X-Content-Type-Options", "nosniff");
+      sendError(refusalOf(request, reply, authorize) ?? error, request, reply);
     },
     clientErrorHandler: answerBrokenRequest,
   });
@@ -69,8 +77,9 @@ export async function createHttpApp(options: {
     sendError(new LimError("not_found", `no operation ${request.method} ${path}`), request, reply);
   });
   app.removeContentTypeParser("text/plain");
-  addRequestHooks(app, options.metrics);
-  await addDocs(app, options);
+  const offersBearer = "bearerToken" in options;
+  addRequestHooks(app, { metrics: options.metrics, authorize, offersBearer });
+  await addDocs(app, { ...options, offersBearer });
   addServiceRoutes(app, {
     ...options,
     isReady: () => options.isReady() && !closing.has(app),
@@ -80,7 +89,23 @@ export async function createHttpApp(options: {
 
 const closing = new WeakSet<FastifyInstance>();
 
-function addRequestHooks(app: FastifyInstance, metrics: Registry): void {
+type Authorize = ReturnType<typeof createBearerCheck>;
+
+/** An address that cannot be read meets no hook, but tells nothing to those without the token either. */
+function refusalOf(request: FastifyRequest, reply: FastifyReply, authorize: Authorize | undefined): unknown {
+  try {
+    authorize?.(request, reply);
+  } catch (thrown) {
+    return thrown;
+  }
+  return undefined;
+}
+
+function addRequestHooks(
+  app: FastifyInstance,
+  options: { metrics: Registry; authorize: Authorize | undefined; offersBearer: boolean },
+): void {
+  const { metrics, authorize, offersBearer } = options;
   if (!metrics.getSingleMetric("process_cpu_seconds_total")) collectDefaultMetrics({ register: metrics });
   const durations = new Histogram({
     name: "lim_http_request_duration_seconds",
@@ -90,17 +115,16 @@ function addRequestHooks(app: FastifyInstance, metrics: Registry): void {
     registers: [metrics],
   });
   app.addHook("onRoute", (route) => {
-    const schema = route.schema;
-    if (schema?.operationId && !schema.querystring && !schema.tags?.includes(serviceTag))
-      schema.querystring = z.strictObject({});
+    if (route.schema?.operationId) route.schema = completeSchema(route, { offersBearer });
   });
   app.addHook("preClose", async () => {
     closing.add(app);
   });
   app.addHook("onRequest", async (request, reply) => {
     void reply.header(requestIdHeader, request.id).header("X-Content-Type-Options", "nosniff");
-    if (!closing.has(app)) return;
-    void reply.header("Connection", "close");
+    if (closing.has(app)) void reply.header("Connection", "close");
+    authorize?.(request, reply);
+    if (!closing.has(app) || openPaths.has(request.routeOptions.url ?? "")) return;
     throw new LimError("overloaded", "the service is shutting down");
   });
   app.addHook("onResponse", async (request, reply) => {
@@ -128,7 +152,7 @@ function logAnswer(request: FastifyRequest, status: number, elapsedMs: number): 
 
 async function addDocs(
   app: FastifyInstance,
-  options: { service: string; version: string; description: string },
+  options: { service: string; version: string; description: string; offersBearer: boolean },
 ): Promise<void> {
   await app.register(fastifySwagger, {
     openapi: {
@@ -139,6 +163,7 @@ async function addDocs(
         description: `${options.description}\n\nErrors have one form and come from one table:\n\n${errorTableMarkdown()}`,
         license: { name: "Apache-2.0", identifier: "Apache-2.0" },
       },
+      ...(options.offersBearer ? { components: { securitySchemes: { bearer: bearerScheme } } } : {}),
     },
     transform: jsonSchemaTransform,
     transformObject,

@@ -56,7 +56,7 @@ function withPlainNames(document: { paths: unknown; components: { schemas: JsonO
 export const transformObject: typeof jsonSchemaTransformObject = (input) => {
   const document = jsonSchemaTransformObject(input) as unknown as {
     paths?: JsonObject;
-    components?: { schemas?: JsonObject };
+    components?: { schemas?: JsonObject; securitySchemes?: JsonObject };
   };
   const { paths, components } = withPlainNames({
     paths: sorted(document.paths ?? {}),
@@ -65,7 +65,7 @@ export const transformObject: typeof jsonSchemaTransformObject = (input) => {
   return {
     ...document,
     paths,
-    components: { schemas: sorted(components.schemas) },
+    components: { ...document.components, schemas: sorted(components.schemas) },
   } as unknown as ReturnType<typeof jsonSchemaTransformObject>;
 };
 

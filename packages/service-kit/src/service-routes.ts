@@ -25,6 +25,9 @@ const healthResponses = { 200: json("Everything answers", health), 503: json("So
 
 export const serviceTag = "service";
 
+/** What load balancers and supervisors ask: answered without authorization, and until the last connection ends. */
+export const openPaths: ReadonlySet<string> = new Set(["/healthcheck", "/livez", "/readyz"]);
+
 async function reasonOf({ check }: HealthCheck): Promise<string> {
   const signal = AbortSignal.timeout(healthTimeoutMs);
   const late = new Promise<never>((_, reject) => {
@@ -50,7 +53,7 @@ async function healthOf(checks: readonly HealthCheck[]): Promise<z.infer<typeof 
   };
 }
 
-/** /version, /healthcheck, /livez, /readyz, /metrics: unversioned, without authorization. */
+/** /version, /healthcheck, /livez, /readyz, /metrics: unversioned. */
 export function addServiceRoutes(
   plain: FastifyInstance,
   options: {
