@@ -92,6 +92,7 @@ export async function startHarness(): Promise<Harness> {
           LIM_MANAGER_LEASE_TTL_MS: `${leaseTtlMs}`,
           LIM_LOOKUP_PERIOD_MS: "100",
           LIM_PLANNING_SETTLE_MS: "0",
+          LIM_RETRY_BACKOFF_MS: "100",
           LIM_MIN_INDEXING_LIST_SIZE: "3",
           LIM_DESCRIPTOR_DIM: "8",
           LIM_INDEXERS: indexers.map((indexer) => indexer.origin).join(","),

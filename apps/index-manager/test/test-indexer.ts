@@ -14,35 +14,122 @@ import type { FacesDb } from "@lim/faces-db";
 import type { IndexStorage } from "@lim/index-storage";
 import { createKeyedIndex, loadEngine } from "@lim/vector-index";
 
+/** What it does with a request in place of the contract's answer. */
+export type Misbehaviour = (
+  | { kind: "hang" }
+  | { kind: "slow"; delayMs: number }
+  | { kind: "answer"; status: number; body: string; headers?: Record<string, string> }
+  | { kind: "close" }
+  /** One byte of the right answer at a time. */
+  | { kind: "trickle"; intervalMs: number }
+) & {
+  /** Carries the command out first, so that only the word about it is lost or late. */
+  carriesOut?: boolean;
+};
+
+export type IndexerPath = "/state" | "/index_list" | "/stop";
+
 /** A peer that keeps the indexer's HTTP contract and does with a build what the test says. */
 export interface TestIndexer {
   readonly origin: string;
   readonly builds: BuildRequest[];
   readonly stops: { task_id: string; attempt: number }[];
+  /** Requests that came, refused and misbehaved ones included. */
+  readonly asked: Record<IndexerPath, number>;
+  /** Most questions for its state that were open at the same time. */
+  readonly mostOpen: () => number;
   /** The build it is at. */
   current(): BuildRequest | undefined;
   progress(progress: Progress): void;
   /** Publishes a real index of the list and reports success. */
   succeed(): Promise<void>;
+  /** Publishes a real index of the list and goes on as if it had not. */
+  publishOnly(): Promise<void>;
   /** Reports an outcome; success without publishing where `error` is null. */
   end(error: LimError | null): void;
   /** Forgets everything, as a restarted process does. */
   restart(): void;
+  /** Takes no more builds, as one that is shutting down. */
+  drain(): void;
+  /** Reports this besides or in place of what is so. */
+  claim(change: Partial<IndexerState>): void;
   /** Answers dispatches with this instead of taking them. */
   refuseWith(error: LimError | undefined): void;
+  /** From now on, on that path; requests that hang stay so until it is lifted. */
+  misbehave(path: IndexerPath, how: Misbehaviour | undefined): void;
   /** Called with each build it takes. */
   onBuild(listener: () => void): void;
   close(): Promise<void>;
 }
 
 export async function startTestIndexer(deps: { storage: IndexStorage; db: FacesDb }): Promise<TestIndexer> {
+  const peer = createPeer();
+  const misbehaviours = new Map<string, { how: Misbehaviour; lifted: AbortController }>();
+  const asked: TestIndexer["asked"] = { "/state": 0, "/index_list": 0, "/stop": 0 };
+  let open = 0;
+  let mostOpen = 0;
+  const server = createServer((request, response) => {
+    const path = request.url as IndexerPath;
+    asked[path]++;
+    if (path === "/state") {
+      mostOpen = Math.max(mostOpen, ++open);
+      response.once("close", () => open--);
+    }
+    void serve(peer, request, response, misbehaviours.get(path)).catch(() => response.destroy());
+  });
+  const misbehave = (path: IndexerPath, how: Misbehaviour | undefined) => {
+    misbehaviours.get(path)?.lifted.abort();
+    misbehaviours.delete(path);
+    if (how) misbehaviours.set(path, { how, lifted: new AbortController() });
+  };
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const running = () => {
+    const build = peer.current();
+    if (!build) throw new Error("no build is running");
+    return build;
+  };
+  return {
+    origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    builds: peer.builds,
+    stops: peer.stops,
+    asked,
+    mostOpen: () => mostOpen,
+    current: peer.current,
+    progress: (progress) => peer.claim({ progress }),
+    async succeed() {
+      await publish(deps, running());
+      peer.end(null);
+    },
+    publishOnly: () => publish(deps, running()),
+    end: peer.end,
+    restart: peer.restart,
+    drain: peer.drain,
+    claim: peer.claim,
+    refuseWith: peer.refuseWith,
+    misbehave,
+    onBuild: peer.onBuild,
+    async close() {
+      for (const path of Object.keys(asked)) misbehave(path as IndexerPath, undefined);
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+/** The indexer behind the HTTP: one build, its outcomes, and the highest epoch seen. */
+function createPeer() {
   let state = idleState();
   let current: BuildRequest | undefined;
   let refusal: LimError | undefined;
+  let highestEpoch = 0;
   let onBuild = () => {};
   const builds: BuildRequest[] = [];
   const stops: TestIndexer["stops"] = [];
-  const settle = (error: LimError | null) => {
+  const fence = (epoch: number) => {
+    if (epoch < highestEpoch) throw new LimError("fenced", `epoch ${epoch} is older than ${highestEpoch}`);
+    highestEpoch = epoch;
+  };
+  const end = (error: LimError | null) => {
     if (!current) throw new Error("no build is running");
     const { task_id, list_id, attempt } = current;
     const outcome = {
@@ -53,68 +140,115 @@ export async function startTestIndexer(deps: { storage: IndexStorage; db: FacesD
       error: error?.toBody() ?? null,
       end_time: new Date().toISOString(),
     };
-    state = { ...idleState(), boot_id: state.boot_id, outcomes: [outcome, ...state.outcomes] };
+    const { boot_id, outcomes } = state;
+    const next = state.state === "draining" ? ("draining" as const) : ("idle" as const);
+    state = { ...idleState(), boot_id, state: next, outcomes: [outcome, ...outcomes] };
     current = undefined;
   };
-  const take = (body: unknown) => {
-    const request = buildRequestSchema.parse(body);
-    if (refusal) throw refusal;
-    if (current) throw new LimError("indexer_busy", "building");
-    current = request;
-    builds.push(request);
-    const { task_id, list_id, attempt, mode } = request;
-    const start_time = new Date().toISOString();
-    state = { ...state, state: "building", task_id, list_id, attempt, mode, start_time };
-    onBuild();
-  };
-  const stop = (body: unknown) => {
-    const { task_id, attempt } = stopRequestSchema.parse(body);
-    stops.push({ task_id, attempt });
-    if (current?.task_id === task_id && current.attempt === attempt)
-      settle(new LimError("build_cancelled", "stopped"));
-  };
-  const server = createServer((request, response) => {
-    void (async () => {
-      try {
-        if (request.url === "/index_list") take(await bodyOf(request));
-        else if (request.url === "/stop") stop(await bodyOf(request));
-        answer(response, 200, state);
-      } catch (thrown) {
-        const error = LimError.from(thrown);
-        answer(response, error.httpStatus, error.toBody());
-      }
-    })();
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return {
-    origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     builds,
     stops,
     current: () => current,
-    progress(progress) {
-      state = { ...state, progress };
+    state: () => state,
+    end,
+    take(body: unknown) {
+      const request = buildRequestSchema.parse(body);
+      if (refusal) throw refusal;
+      fence(request.epoch);
+      const { task_id, list_id, attempt, mode } = request;
+      if (current?.task_id === task_id && current.attempt === attempt) return;
+      if (current) throw new LimError("indexer_busy", "building");
+      if (state.state === "draining") throw new LimError("indexer_busy", "shutting down");
+      current = request;
+      builds.push(request);
+      const start_time = new Date().toISOString();
+      state = { ...state, state: "building", task_id, list_id, attempt, mode, start_time };
+      onBuild();
     },
-    async succeed() {
-      if (!current) throw new Error("no build is running");
-      await publish(deps, current);
-      settle(null);
+    stop(body: unknown) {
+      const { task_id, attempt, epoch } = stopRequestSchema.parse(body);
+      fence(epoch);
+      stops.push({ task_id, attempt });
+      if (current?.task_id === task_id && current.attempt === attempt)
+        end(new LimError("build_cancelled", "stopped"));
     },
-    end: settle,
+    claim(change: Partial<IndexerState>) {
+      state = { ...state, ...change };
+    },
     restart() {
       current = undefined;
       state = idleState();
     },
-    refuseWith(error) {
+    drain() {
+      state = { ...state, state: "draining" };
+    },
+    refuseWith(error: LimError | undefined) {
       refusal = error;
     },
-    onBuild(listener) {
+    onBuild(listener: () => void) {
       onBuild = listener;
     },
-    async close() {
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
-    },
   };
+}
+
+async function serve(
+  peer: ReturnType<typeof createPeer>,
+  request: IncomingMessage,
+  response: ServerResponse,
+  wrong: { how: Misbehaviour; lifted: AbortController } | undefined,
+): Promise<void> {
+  const body = request.method === "POST" ? await bodyOf(request) : undefined;
+  const obey = (): { status: number; body: object } => {
+    try {
+      if (request.url === "/index_list") peer.take(body);
+      else if (request.url === "/stop") peer.stop(body);
+      return { status: 200, body: peer.state() };
+    } catch (thrown) {
+      const error = LimError.from(thrown);
+      return { status: error.httpStatus, body: error.toBody() };
+    }
+  };
+  if (!wrong) return answer(response, obey());
+  const { how, lifted } = wrong;
+  const early = how.carriesOut ? obey() : undefined;
+  switch (how.kind) {
+    case "hang":
+      await until(lifted.signal);
+      return answer(response, early ?? obey());
+    case "slow":
+      await until(AbortSignal.any([lifted.signal, AbortSignal.timeout(how.delayMs)]));
+      return answer(response, early ?? obey());
+    case "answer":
+      response.writeHead(how.status, { connection: "close", ...how.headers }).end(how.body);
+      return;
+    case "close":
+      response.destroy();
+      return;
+    case "trickle":
+      return trickle(response, JSON.stringify((early ?? obey()).body), how.intervalMs, lifted.signal);
+    default:
+      how satisfies never;
+  }
+}
+
+async function trickle(
+  response: ServerResponse,
+  text: string,
+  intervalMs: number,
+  lifted: AbortSignal,
+): Promise<void> {
+  response.writeHead(200, { "content-type": "application/json", connection: "close" });
+  for (const char of text) {
+    if (lifted.aborted || response.destroyed) break;
+    response.write(char);
+    await until(AbortSignal.any([lifted, AbortSignal.timeout(intervalMs)]));
+  }
+  response.destroy();
+}
+
+function until(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
 function idleState(): IndexerState {
@@ -137,7 +271,7 @@ async function bodyOf(request: IncomingMessage): Promise<unknown> {
   return JSON.parse(text);
 }
 
-function answer(response: ServerResponse, status: number, body: object): void {
+function answer(response: ServerResponse, { status, body }: { status: number; body: object }): void {
   response.writeHead(status, { "content-type": "application/json", connection: "close" });
   response.end(JSON.stringify(body));
 }
