@@ -1,8 +1,8 @@
-import { limits } from "@lim/contracts";
+import { LimError, limits } from "@lim/contracts";
 import type { Database } from "./database.ts";
 import { maxDescriptorVersion } from "./faces.ts";
 import { facesDbLimits } from "./limits.ts";
-import { checkInteger, checkUuid, readListState } from "./lists.ts";
+import { checkInteger, checkUuid, checkUuids, readListState } from "./lists.ts";
 import type { Cancellable, ChangePacket } from "./port.ts";
 import { noneSkipped, usableVector } from "./vectors.ts";
 
@@ -119,6 +119,56 @@ export async function countChanges(
     );
     return { additions: Number(rows[0]?.additions ?? 0), removals: Number(rows[0]?.removals ?? 0) };
   });
+}
+
+/**
+ * A range of nothing but links needs no reading: its faces grew by as many as its revisions. So a bulk import costs as
+ * little as no change at all. The row before the range may have been compacted away; then the range is counted.
+ */
+const removalsQuery = `
+  SELECT r.list_id,
+         CASE WHEN t.face_count - s.face_count = r.to_revision - r.since_revision THEN 0
+              ELSE (SELECT count(*) FROM faces.list_change c
+                    WHERE c.list_id = r.list_id AND c.revision > r.since_revision AND c.revision <= r.to_revision
+                      AND c.op <> 'link')
+         END AS removals
+  FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS r (list_id, since_revision, to_revision)
+  JOIN faces.list l ON l.list_id = r.list_id
+  LEFT JOIN faces.list_change s ON s.list_id = r.list_id AND s.revision = r.since_revision
+  LEFT JOIN faces.list_change t ON t.list_id = r.list_id AND t.revision = r.to_revision`;
+
+export async function removalsOf(
+  database: Database,
+  options: Cancellable & {
+    ranges: readonly { listId: string; sinceRevision: number; toRevision: number }[];
+  },
+): Promise<Map<string, number>> {
+  const listIds = checkUuids(
+    options.ranges.map((range) => range.listId),
+    "list id",
+  );
+  if (new Set(listIds).size < listIds.length)
+    throw new LimError("bad_input", "one range of a list at a time: a list is named twice");
+  const since = options.ranges.map((range) =>
+    checkInteger(range.sinceRevision, "sinceRevision", 0, Number.MAX_SAFE_INTEGER),
+  );
+  const to = options.ranges.map((range) =>
+    checkInteger(range.toRevision, "toRevision", 0, Number.MAX_SAFE_INTEGER),
+  );
+  const removals = new Map<string, number>();
+  for (let from = 0; from < listIds.length; from += facesDbLimits.removalRangesPerQuery) {
+    const until = from + facesDbLimits.removalRangesPerQuery;
+    const rows = await database.run(options.signal, async (session) => {
+      const result = await session.query<{ list_id: string; removals: string }>({
+        name: "lim_removals_of",
+        text: removalsQuery,
+        values: [listIds.slice(from, until), since.slice(from, until), to.slice(from, until)],
+      });
+      return result.rows;
+    });
+    for (const row of rows) removals.set(row.list_id, Number(row.removals));
+  }
+  return removals;
 }
 
 /**

@@ -33,6 +33,7 @@ export function openFacesDb(options: {
     openSnapshot: (call) => openSnapshot(database, call),
     readPacket: (call) => feed.readPacket(database, call),
     countChanges: (call) => feed.countChanges(database, call),
+    removalsOf: (call) => feed.removalsOf(database, call),
     compactFeed: (call) => feed.compactFeed(database, call),
     newHistory: (call) => feed.newHistory(database, call),
     importRows: (call) => importRows(database, call),
