@@ -1,6 +1,7 @@
 -- pending -> indexing: leaves the queue, counts the attempt. Of two masters or loops exactly one gets it.
 -- KEYS 1 epoch  2 task:<id>  3 queue  4 indexing
 -- ARGV 1 epoch  2 task id  3 origin of the indexer
+-- Whether the task's pause is over is decided by who chose it (task_queue.lua), not here.
 -- Reply: {'ok', attempt} | {'refused', reason}
 local refused = refusal(KEYS[1], ARGV[1], KEYS[2], 'pending', nil)
 if refused then
@@ -11,5 +12,5 @@ end
 redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('SADD', KEYS[4], ARGV[2])
 redis.call('HSET', KEYS[2], 'status', 'indexing', 'indexer', ARGV[3], 'start_us', digits(now_us()))
-redis.call('HDEL', KEYS[2], 'progress')
+redis.call('HDEL', KEYS[2], 'progress', 'not_before_us', 'pending_us')
 return { 'ok', digits(redis.call('HINCRBY', KEYS[2], 'attempt', 1)) }

@@ -1,4 +1,5 @@
 export { connectRedis } from "./connection.ts";
+export { createDeadLetters } from "./dead-letters.ts";
 export { createIndexerRegistry } from "./indexer-registry.ts";
 export { defaultKeyNames } from "./keys.ts";
 export { createLabelLocks } from "./label-locks.ts";

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { defaults, LimError, replyStreamPrefix } from "@lim/contracts";
 import type { KeyNames } from "./port.ts";
 
@@ -35,13 +36,20 @@ export class Keys {
   readonly queue: string;
   /** Set of the ids of tasks in status indexing. */
   readonly indexing: string;
+  /** Sorted set of the ids of ended tasks by their end in microseconds. */
+  readonly ended: string;
   readonly lastPlan: string;
+  /** Hash of the labels whose list is missing to the millisecond since when. */
+  readonly missingLists: string;
   /** Followed by a task id. */
   readonly taskPrefix: string;
   /** Followed by a label. */
   readonly labelTaskPrefix: string;
   /** Followed by a task id: marks, for a while, that the task was removed on purpose while it ran. */
   readonly removedPrefix: string;
+  /** Followed by a label: sorted set of its task ids by creation. */
+  readonly tasksOfPrefix: string;
+  readonly #idempotencyPrefix: string;
 
   constructor(names: KeyNames) {
     // A brace would make a hash tag of its own, and the lock would leave its state's slot.
@@ -57,10 +65,14 @@ export class Keys {
     this.tasks = `${tag}:tasks`;
     this.queue = `${tag}:queue`;
     this.indexing = `${tag}:indexing`;
+    this.ended = `${tag}:ended`;
+    this.missingLists = `${tag}:missing_lists`;
     this.lastPlan = `${tag}:last_plan`;
     this.taskPrefix = `${tag}:task:`;
     this.labelTaskPrefix = `${tag}:label_task:`;
     this.removedPrefix = `${tag}:removed:`;
+    this.tasksOfPrefix = `${tag}:tasks_of:`;
+    this.#idempotencyPrefix = `${tag}:idempotency:`;
   }
 
   task(taskId: string): string {
@@ -75,6 +87,15 @@ export class Keys {
     return `${this.removedPrefix}${taskId}`;
   }
 
+  tasksOf(label: string): string {
+    return `${this.tasksOfPrefix}${label}`;
+  }
+
+  /** Hashed: a caller's text may be long, and may have a brace. */
+  idempotency(key: string): string {
+    return `${this.#idempotencyPrefix}${sha256(key)}`;
+  }
+
   labelLock(label: string): string {
     return `${this.names.matcherLockPrefix}__${label}`;
   }
@@ -82,4 +103,8 @@ export class Keys {
   matchStream(label: string): string {
     return `${this.names.matchStreamPrefix}${label}`;
   }
+}
+
+export function sha256(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
 }

@@ -13,15 +13,15 @@ export interface Script<Reply> {
 }
 
 /**
- * Reads `lua/<name>.lua` at once, so that a missing file shows at start and not at first use. `prelude` names a file
- * of local functions that is put before it.
+ * Reads `lua/<name>.lua` at once, so that a missing file shows at start and not at first use. `preludes` name files
+ * of local functions that are put before it, in that order.
  */
 export function loadScript<Reply>(
   name: string,
   parse: (reply: unknown) => Reply,
-  prelude?: string,
+  ...preludes: readonly string[]
 ): Script<Reply> {
-  const source = (prelude ? readLua(prelude) : "") + readLua(name);
+  const source = [...preludes, name].map(readLua).join("");
   return { name, source, sha: createHash("sha1").update(source).digest("hex"), parse };
 }
 

@@ -4,6 +4,8 @@ import { type ErrorBody, LimError, limits, progressSchema, type Task, taskSchema
 export interface TaskRecord {
   task: Task;
   order: number;
+  /** Of a pending task: since when, in microseconds. */
+  pendingSinceUs: number;
 }
 
 type TaskField =
@@ -12,12 +14,16 @@ type TaskField =
   | "status"
   | "mode"
   | "trigger"
+  | "priority"
   | "attempt"
   /** Place in the order of creation: microseconds, made unique. */
   | "order"
   | "create_us"
   | "start_us"
   | "end_us"
+  | "not_before_us"
+  /** Since when it has been pending again; without it, since its creation. */
+  | "pending_us"
   | "indexer"
   | "error"
   | "progress";
@@ -36,11 +42,15 @@ export function recordOf(hash: TaskHash): TaskRecord | undefined {
     content: { list_id: hash.list_id },
     mode: hash.mode,
     trigger: hash.trigger,
+    // Records of before there were priorities have none.
+    priority: hash.priority ?? "default",
+    not_before: timeOf(hash.not_before_us),
     attempt: Number(hash.attempt),
     progress: progressOf(hash.progress),
   });
   const order = Number(hash.order);
-  return parsed.success && Number.isFinite(order) ? { task: parsed.data, order } : undefined;
+  const pendingSinceUs = Number(hash.pending_us ?? hash.create_us);
+  return parsed.success && Number.isFinite(order) ? { task: parsed.data, order, pendingSinceUs } : undefined;
 }
 
 /** Fields and values one after the other, as Lua returns a hash. */

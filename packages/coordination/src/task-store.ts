@@ -1,27 +1,20 @@
-import { LimError, type Progress, type Task } from "@lim/contracts";
-import type { Redis } from "ioredis";
+import { LimError, limits, type Progress, type Task } from "@lim/contracts";
 import { commandClient } from "./connection.ts";
-import { guarded } from "./failures.ts";
-import { Keys } from "./keys.ts";
+import { Keys, sha256 } from "./keys.ts";
 import type { Log } from "./log.ts";
-import { loadScript, runScript, type Script } from "./lua.ts";
+import { loadScript } from "./lua.ts";
 import type {
   Cancellable,
+  Created,
   KeyNames,
   RedisConnection,
   Refusal,
-  TaskFilter,
   TaskStore,
   Transition,
 } from "./port.ts";
-import { errorText, microsecondsOf, recordOf, recordOfPairs, type TaskRecord } from "./task-record.ts";
+import { chunksOf, TaskQueries } from "./task-queries.ts";
+import { errorText, microsecondsOf, recordOfPairs } from "./task-record.ts";
 
-/** Records, ids or labels of one round trip. */
-const chunkSize = 200;
-/** Tasks that one listing returns at most, and without a `limit`. */
-const maxListedTasks = 10_000;
-/** Unreadable records remembered as told of. */
-const maxNotedUnreadable = 1_000;
 /** How long a build of a task that was removed while it ran is kept from being adopted. */
 const removedMarkTtlMs = 24 * 3_600_000;
 
@@ -35,11 +28,10 @@ function transition<T>(more: (rest: readonly string[]) => T): (reply: unknown) =
 }
 const nothingMore = transition(() => ({}));
 
-type Created = { created: Task } | { conflict: string } | { refusal: "stale_epoch" };
-
 const guard = "task_guard";
+const queuePlace = "task_queue_place";
 const scripts = {
-  create: loadScript("task_create", parseCreated, guard),
+  create: loadScript("task_create", parseCreated, guard, queuePlace),
   dispatch: loadScript(
     "task_dispatch",
     transition(([attempt]) => ({ attempt: Number(attempt) })),
@@ -51,122 +43,73 @@ const scripts = {
     "task_requeue",
     transition(([status]) => ({ status: status === "error" ? ("error" as const) : ("pending" as const) })),
     guard,
+    queuePlace,
   ),
   adopt: loadScript("task_adopt", nothingMore, guard),
   remove: loadScript("task_remove", (reply) => reply as unknown[][], guard),
-  forget: loadScript("task_forget", Number),
-  openOfLabels: loadScript("task_open_of_labels", (reply) => reply as string[], guard),
+  noteMissingLists: loadScript(
+    "missing_lists_note",
+    transition((pairs) => ({ sinceMs: sinceOf(pairs) })),
+  ),
   notePlan: loadScript("plan_note", nothingMore),
 };
 
 function parseCreated(reply: unknown): Created {
   const [word, ...rest] = reply as string[];
   if (word === "conflict") return { conflict: rest[0] ?? "" };
+  if (word === "key_taken") return { keyTaken: rest[0] ?? "" };
   if (word === "refused") return { refusal: "stale_epoch" };
   const record = recordOfPairs(rest);
-  if (!record) throw new LimError("internal", "task_create stored a record that is no task");
-  return { created: record.task };
+  if (!record) throw new LimError("internal", "task_create answered with a record that is no task");
+  return word === "replayed" ? { replayed: record.task } : { created: record.task };
+}
+
+function sinceOf(pairs: readonly string[]): Map<string, number> {
+  const since = new Map<string, number>();
+  for (let i = 0; i + 1 < pairs.length; i += 2) since.set(pairs[i] ?? "", Number(pairs[i + 1]));
+  return since;
 }
 
 export function createTaskStore(options: { redis: RedisConnection; keys: KeyNames; log?: Log }): TaskStore {
   return new RedisTaskStore(commandClient(options.redis), new Keys(options.keys), options.log);
 }
 
-class RedisTaskStore implements TaskStore {
-  readonly #client: Redis;
-  readonly #keys: Keys;
-  readonly #log: Log | undefined;
-  readonly #unreadable = new Set<string>();
-
-  constructor(client: Redis, keys: Keys, log: Log | undefined) {
-    this.#client = client;
-    this.#keys = keys;
-    this.#log = log;
-  }
-
+/** The changes; what only reads is in TaskQueries. */
+class RedisTaskStore extends TaskQueries implements TaskStore {
   create(...[task, options]: Parameters<TaskStore["create"]>): Promise<Created> {
-    const { epoch, tasks, queue, taskPrefix } = this.#keys;
-    return this.#run(
+    const { epoch, tasks, queue, taskPrefix } = this.keys;
+    const { taskId, listId, idempotency } = task;
+    return this.run(
       scripts.create,
-      [epoch, this.#keys.task(task.taskId), tasks, queue, this.#keys.labelTask(task.listId)],
-      [task.epoch ?? "", task.taskId, task.listId, task.mode, task.trigger, taskPrefix],
+      [
+        epoch,
+        this.keys.task(taskId),
+        tasks,
+        queue,
+        this.keys.labelTask(listId),
+        this.keys.tasksOf(listId),
+        ...(idempotency ? [this.keys.idempotency(idempotency.key)] : []),
+      ],
+      [
+        task.epoch ?? "",
+        taskId,
+        listId,
+        task.mode,
+        task.trigger,
+        task.priority ?? "default",
+        taskPrefix,
+        idempotency ? sha256(idempotency.fingerprint) : "",
+        limits.idempotencyKeyTtlMs,
+      ],
       options,
     );
   }
 
-  async get(taskId: string, options?: Cancellable): Promise<Task | undefined> {
-    const { records } = await this.#read([taskId], options);
-    return records[0]?.task;
-  }
-
-  async list(filter: TaskFilter & { limit?: number }, options?: Cancellable): Promise<Task[]> {
-    const limit = Math.min(filter.limit ?? maxListedTasks, maxListedTasks);
-    const found: TaskRecord[] = [];
-    const pages = filter.taskIds ? chunksOf([...new Set(filter.taskIds)]) : this.#newestFirst(options);
-    for await (const ids of pages) {
-      const { records, vanished } = await this.#read(ids, options);
-      for (const record of records) if (fits(record.task, filter)) found.push(record);
-      if (!filter.taskIds) await this.#forget(vanished, options);
-      // Ids that were asked for come in any order, so only the walk from the newest may stop early.
-      if (!filter.taskIds && found.length >= limit) break;
-    }
-    return found
-      .sort((a, b) => b.order - a.order)
-      .slice(0, limit)
-      .map((record) => record.task);
-  }
-
-  async queue(options?: Cancellable & { limit?: number }): Promise<{ count: number; tasks: Task[] }> {
-    const limit = Math.min(options?.limit ?? maxListedTasks, maxListedTasks);
-    const tasks: Task[] = [];
-    let missing = 0;
-    for (let start = 0; start < limit; start += chunkSize) {
-      const stop = Math.min(start + chunkSize, limit) - 1;
-      const ids = await guarded("read queue", options?.signal, () =>
-        this.#client.zrange(this.#keys.queue, start, String(stop)),
-      );
-      const { records, vanished } = await this.#read(ids, options);
-      missing += vanished.length;
-      await this.#forget(vanished, options);
-      // What was dispatched between the two reads is pending no more.
-      for (const { task } of records) if (task.status === "pending") tasks.push(task);
-      if (ids.length < stop - start + 1) return { count: tasks.length, tasks };
-    }
-    const count = await guarded("read queue", options?.signal, () => this.#client.zcard(this.#keys.queue));
-    return { count: Math.max(count - missing, tasks.length), tasks };
-  }
-
-  async openTasks(labels: readonly string[], options?: Cancellable): Promise<Map<string, string>> {
-    const open = new Map<string, string>();
-    for (const chunk of chunksOf([...new Set(labels)])) {
-      const keys = chunk.map((label) => this.#keys.labelTask(label));
-      const ids = await this.#run(scripts.openOfLabels, keys, [this.#keys.taskPrefix], options);
-      chunk.forEach((label, i) => {
-        const id = ids[i];
-        if (id) open.set(label, id);
-      });
-    }
-    return open;
-  }
-
-  async indexing(options?: Cancellable): Promise<Task[]> {
-    const ids = await guarded("read running tasks", options?.signal, () =>
-      this.#client.smembers(this.#keys.indexing),
-    );
-    const running: TaskRecord[] = [];
-    for (const chunk of chunksOf(ids)) {
-      const { records, vanished } = await this.#read(chunk, options);
-      for (const record of records) if (record.task.status === "indexing") running.push(record);
-      await this.#forget(vanished, options);
-    }
-    return running.sort((a, b) => a.order - b.order).map((record) => record.task);
-  }
-
   dispatch(...[input, options]: Parameters<TaskStore["dispatch"]>): Promise<Transition<{ attempt: number }>> {
-    const { epoch, queue, indexing } = this.#keys;
-    return this.#run(
+    const { epoch, queue, indexing } = this.keys;
+    return this.run(
       scripts.dispatch,
-      [epoch, this.#keys.task(input.taskId), queue, indexing],
+      [epoch, this.keys.task(input.taskId), queue, indexing],
       [input.epoch, input.taskId, input.indexer],
       options,
     );
@@ -176,19 +119,19 @@ class RedisTaskStore implements TaskStore {
     input: { taskId: string; attempt: number; epoch: number; progress: Progress },
     options?: Cancellable,
   ): Promise<Transition> {
-    return this.#run(
+    return this.run(
       scripts.progress,
-      [this.#keys.epoch, this.#keys.task(input.taskId)],
+      [this.keys.epoch, this.keys.task(input.taskId)],
       [input.epoch, input.attempt, JSON.stringify(input.progress)],
       options,
     );
   }
 
   async finish(...[input, options]: Parameters<TaskStore["finish"]>): Promise<Transition> {
-    const { epoch, indexing, labelTaskPrefix } = this.#keys;
-    return this.#run(
+    const { epoch, indexing, ended, labelTaskPrefix } = this.keys;
+    return this.run(
       scripts.finish,
-      [epoch, this.#keys.task(input.taskId), indexing],
+      [epoch, this.keys.task(input.taskId), indexing, ended],
       [
         input.epoch,
         input.attempt,
@@ -204,15 +147,15 @@ class RedisTaskStore implements TaskStore {
   requeue(
     ...[input, options]: Parameters<TaskStore["requeue"]>
   ): Promise<Transition<{ status: "pending" | "error" }>> {
-    const { epoch, queue, indexing, labelTaskPrefix } = this.#keys;
+    const { epoch, queue, indexing, ended, labelTaskPrefix } = this.keys;
     const { reason } = input;
     const exhausted = new LimError(
       "attempts_exhausted",
       `attempt ${input.attempt} of ${input.maxAttempts}: ${reason.error_code} ${reason.desc}: ${reason.detail}`,
     );
-    return this.#run(
+    return this.run(
       scripts.requeue,
-      [epoch, this.#keys.task(input.taskId), queue, indexing],
+      [epoch, this.keys.task(input.taskId), queue, indexing, ended],
       [
         input.epoch,
         input.attempt,
@@ -220,23 +163,25 @@ class RedisTaskStore implements TaskStore {
         input.maxAttempts,
         errorText(exhausted.toBody()),
         labelTaskPrefix,
+        Math.round(input.delayMs),
       ],
       options,
     );
   }
 
   async adopt(...[input, options]: Parameters<TaskStore["adopt"]>): Promise<Transition> {
-    const { epoch, tasks, indexing, taskPrefix } = this.#keys;
+    const { epoch, tasks, indexing, taskPrefix } = this.keys;
     const { taskId, listId } = input;
-    return this.#run(
+    return this.run(
       scripts.adopt,
       [
         epoch,
-        this.#keys.task(taskId),
+        this.keys.task(taskId),
         tasks,
         indexing,
-        this.#keys.labelTask(listId),
-        this.#keys.removed(taskId),
+        this.keys.labelTask(listId),
+        this.keys.removed(taskId),
+        this.keys.tasksOf(listId),
       ],
       [
         input.epoch,
@@ -253,13 +198,14 @@ class RedisTaskStore implements TaskStore {
   }
 
   async remove(taskIds: readonly string[], options?: Cancellable): Promise<Task[]> {
-    const { tasks, queue, indexing, taskPrefix, labelTaskPrefix, removedPrefix } = this.#keys;
+    const { tasks, queue, indexing, ended } = this.keys;
+    const { taskPrefix, labelTaskPrefix, removedPrefix, tasksOfPrefix } = this.keys;
     const removed: Task[] = [];
     for (const chunk of chunksOf([...new Set(taskIds)])) {
-      const found = await this.#run(
+      const found = await this.run(
         scripts.remove,
-        [tasks, queue, indexing],
-        [taskPrefix, labelTaskPrefix, removedPrefix, removedMarkTtlMs, ...chunk],
+        [tasks, queue, indexing, ended],
+        [taskPrefix, labelTaskPrefix, removedPrefix, tasksOfPrefix, removedMarkTtlMs, ...chunk],
         options,
       );
       for (const pairs of found) {
@@ -270,97 +216,21 @@ class RedisTaskStore implements TaskStore {
     return removed;
   }
 
-  async lastPlanMs(options?: Cancellable): Promise<number | undefined> {
-    const text = await guarded("read last plan", options?.signal, () =>
-      this.#client.get(this.#keys.lastPlan),
+  noteMissingLists(
+    input: { labels: readonly string[]; epoch: number },
+    options?: Cancellable,
+  ): Promise<Transition<{ sinceMs: Map<string, number> }>> {
+    const { epoch, missingLists } = this.keys;
+    return this.run(
+      scripts.noteMissingLists,
+      [epoch, missingLists],
+      [input.epoch, ...new Set(input.labels)],
+      options,
     );
-    const ms = text === null ? Number.NaN : Number(text);
-    return Number.isFinite(ms) ? ms : undefined;
   }
 
   setLastPlanMs(input: { lastPlanMs: number; epoch: number }, options?: Cancellable): Promise<Transition> {
-    const { epoch, lastPlan } = this.#keys;
-    return this.#run(scripts.notePlan, [epoch, lastPlan], [input.epoch, input.lastPlanMs], options);
+    const { epoch, lastPlan } = this.keys;
+    return this.run(scripts.notePlan, [epoch, lastPlan], [input.epoch, input.lastPlanMs], options);
   }
-
-  #run<Reply>(
-    script: Script<Reply>,
-    keys: readonly string[],
-    args: readonly (string | number)[],
-    options: Cancellable | undefined,
-  ): Promise<Reply> {
-    return runScript(this.#client, script, { keys, args }, options);
-  }
-
-  /** Pages by score, which no two ids share: what is created or removed meanwhile moves no page. */
-  async *#newestFirst(options: Cancellable | undefined): AsyncGenerator<string[]> {
-    let below = "+inf";
-    for (;;) {
-      const upTo = below;
-      const page = await guarded("list tasks", options?.signal, () =>
-        this.#client.zrange(
-          this.#keys.tasks,
-          upTo,
-          "-inf",
-          "BYSCORE",
-          "REV",
-          "LIMIT",
-          0,
-          chunkSize,
-          "WITHSCORES",
-        ),
-      );
-      const ids = page.filter((_, i) => i % 2 === 0);
-      if (ids.length > 0) yield ids;
-      if (ids.length < chunkSize) return;
-      below = `(${page.at(-1)}`;
-    }
-  }
-
-  /** The records of at most a chunk of ids, in their order, and the ids that have none. */
-  async #read(
-    ids: readonly string[],
-    options: Cancellable | undefined,
-  ): Promise<{ records: TaskRecord[]; vanished: string[] }> {
-    const hashes = await guarded("read tasks", options?.signal, () =>
-      Promise.all(ids.map((id) => this.#client.hgetall(this.#keys.task(id)))),
-    );
-    const records: TaskRecord[] = [];
-    const vanished: string[] = [];
-    hashes.forEach((hash, i) => {
-      const record = recordOf(hash);
-      const id = ids[i] ?? "";
-      if (record) records.push(record);
-      else if (Object.keys(hash).length === 0) vanished.push(id);
-      else this.#noteUnreadable(id);
-    });
-    return { records, vanished };
-  }
-
-  /** Records are read every second, so each is told of once; past the limit it begins anew. */
-  #noteUnreadable(id: string): void {
-    if (this.#unreadable.has(id)) return;
-    if (this.#unreadable.size >= maxNotedUnreadable) this.#unreadable.clear();
-    this.#unreadable.add(id);
-    this.#log?.warn(
-      { task_id: id },
-      "Task record is not readable, left out; its list gets no other task until it is removed",
-    );
-  }
-
-  /** Drops ids that an index held and that have no record. */
-  async #forget(ids: readonly string[], options: Cancellable | undefined): Promise<void> {
-    if (ids.length === 0) return;
-    const { tasks, queue, indexing, taskPrefix } = this.#keys;
-    await this.#run(scripts.forget, [tasks, queue, indexing], [taskPrefix, ...ids], options);
-  }
-}
-
-function fits(task: Task, filter: TaskFilter): boolean {
-  if (filter.statuses && !filter.statuses.includes(task.status)) return false;
-  return filter.listId === undefined || task.content.list_id === filter.listId;
-}
-
-function* chunksOf<T>(items: readonly T[]): Generator<T[]> {
-  for (let start = 0; start < items.length; start += chunkSize) yield items.slice(start, start + chunkSize);
 }

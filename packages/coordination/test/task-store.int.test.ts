@@ -63,6 +63,8 @@ describe("a task's life", () => {
       content: { list_id: listId },
       mode: "update",
       trigger: "plan",
+      priority: "default",
+      not_before: null,
       attempt: 0,
       progress: null,
     };
@@ -99,11 +101,11 @@ describe("a task's life", () => {
   it("goes to the front when requeued, and ends with the reason after the last attempt", async () => {
     const first = await start();
     const others = [await create(), await create()];
-    expect(await store.requeue({ ...first, reason, maxAttempts: 2 })).toEqual({
+    expect(await store.requeue({ ...first, reason, maxAttempts: 2, delayMs: 0 })).toEqual({
       ok: true,
       status: "pending",
     });
-    expect((await store.queue()).tasks.map((task) => task.task_id)).toEqual([
+    expect((await store.queue({ limit: 1_000 })).tasks.map((task) => task.task_id)).toEqual([
       first.taskId,
       ...others.map((other) => other.taskId),
     ]);
@@ -115,7 +117,7 @@ describe("a task's life", () => {
       error: null,
     });
     await store.dispatch({ taskId: first.taskId, indexer, epoch });
-    const last = await store.requeue({ ...first, attempt: 2, reason, maxAttempts: 2 });
+    const last = await store.requeue({ ...first, attempt: 2, reason, maxAttempts: 2, delayMs: 0 });
     expect(last).toEqual({ ok: true, status: "error" });
     const ended = await store.get(first.taskId);
     expect(ended?.error).toMatchObject({ error_code: 26111, detail: expect.stringContaining("26110") });
@@ -168,7 +170,7 @@ describe("a task's life", () => {
     await fixture.raw.zadd(keys.tasks, String(future), taskId);
     await fixture.raw.zadd(keys.queue, String(future), taskId);
     const later = [(await create()).taskId, (await create()).taskId];
-    expect((await store.queue()).tasks.map((task) => task.task_id)).toEqual([taskId, ...later]);
+    expect((await store.queue({ limit: 1_000 })).tasks.map((task) => task.task_id)).toEqual([taskId, ...later]);
   });
 });
 
@@ -209,7 +211,7 @@ describe("what Redis lost or others left behind", () => {
       epoch,
     });
     const { taskId } = await create();
-    expect((await store.list({})).map((task) => task.task_id)).toEqual([taskId, adopted]);
+    expect((await store.find({}, { limit: 1_000 })).tasks.map((task) => task.task_id)).toEqual([taskId, adopted]);
   });
 
   it("does not adopt what was removed while it ran", async () => {
@@ -253,8 +255,8 @@ describe("what Redis lost or others left behind", () => {
       refusal: "unknown_task",
     });
     expect(await fixture.raw.zrange(keys.queue, 0, "-1")).toEqual([queued, kept.taskId]);
-    expect((await store.list({})).map((task) => task.task_id)).toEqual([kept.taskId]);
-    expect(await store.queue()).toMatchObject({ count: 1, tasks: [{ task_id: kept.taskId }] });
+    expect((await store.find({}, { limit: 1_000 })).tasks.map((task) => task.task_id)).toEqual([kept.taskId]);
+    expect(await store.queue({ limit: 1_000 })).toMatchObject({ count: 1, tasks: [{ task_id: kept.taskId }] });
     expect(await store.indexing()).toEqual([]);
     expect(await fixture.raw.zrange(keys.tasks, 0, "-1")).toEqual([kept.taskId]);
     expect(await fixture.raw.zrange(keys.queue, 0, "-1")).toEqual([kept.taskId]);
@@ -272,7 +274,7 @@ describe("what Redis lost or others left behind", () => {
     const { taskId } = await create();
     await fixture.raw.hset(keys.task(taskId), "create_us", "yesterday");
     const logging = createTaskStore({ redis, keys: names, log });
-    for (let n = 0; n < 3; n++) await logging.queue();
+    for (let n = 0; n < 3; n++) await logging.queue({ limit: 10 });
     expect(log.warn).toHaveBeenCalledOnce();
   });
 
@@ -280,7 +282,7 @@ describe("what Redis lost or others left behind", () => {
     const good = await create();
     const bad = await create();
     await fixture.raw.hset(keys.task(bad.taskId), "progress", "{", "create_us", "yesterday");
-    expect((await store.list({})).map((task) => task.task_id)).toEqual([good.taskId]);
+    expect((await store.find({}, { limit: 1_000 })).tasks.map((task) => task.task_id)).toEqual([good.taskId]);
     expect(await store.get(bad.taskId)).toBeUndefined();
     await store.remove([bad.taskId]);
     expect(await fixture.raw.exists(keys.task(bad.taskId))).toBe(0);
@@ -339,7 +341,7 @@ describe("reading", () => {
     ).rejects.toMatchObject({ errorName: "aborted" });
     expect(await store.list({})).toEqual([]);
     await fixture.restart();
-    await eventually("the store answers", async () => (await store.queue()).count + 1);
+    await eventually("the store answers", async () => (await store.queue({ limit: 1_000 })).count + 1);
     await create();
   });
 });

@@ -1,0 +1,34 @@
+-- One stretch of the queue, in dispatch order. Read-only.
+-- KEYS 1 queue
+-- ARGV 1 prefix of task keys  2 lowest score, '(…' or '-inf'  3 most records looked at  4 most tasks found
+--      5 '1' to leave out those that wait for another attempt (by Redis' clock), '0' to take them along
+-- Reads the records (ARGV 1 .. id, same slot by its tag).
+-- Reply: {length of the whole queue; Redis' clock in microseconds; score that it came to, '' at the queue's end;
+--         records looked at; of these waiting; ids without a record; tasks found}, each of these {score, field, value, …}
+local budget, most = tonumber(ARGV[3]), tonumber(ARGV[4])
+local now = now_us()
+local page = redis.call('ZRANGE', KEYS[1], ARGV[2], '+inf', 'BYSCORE', 'LIMIT', 0, budget, 'WITHSCORES')
+local waiting, seen, vanished, found = 0, 0, {}, {}
+local reached = #page == 2 * budget and digits(tonumber(page[#page])) or ''
+for i = 1, #page, 2 do
+  local task_key = ARGV[1] .. page[i]
+  local task = redis.call('HMGET', task_key, 'status', 'not_before_us')
+  local waits = (tonumber(task[2] or '') or 0) > now
+  seen = seen + 1
+  if not task[1] and redis.call('EXISTS', task_key) == 0 then
+    vanished[#vanished + 1] = page[i]
+  else
+    if waits then waiting = waiting + 1 end
+    if not (waits and ARGV[5] == '1') then
+      local score = digits(tonumber(page[i + 1]))
+      local fields = redis.call('HGETALL', task_key)
+      table.insert(fields, 1, score)
+      found[#found + 1] = fields
+      if #found == most then
+        reached = score
+        break
+      end
+    end
+  end
+end
+return { redis.call('ZCARD', KEYS[1]), digits(now), reached, seen, waiting, vanished, found }

@@ -1,0 +1,356 @@
+import type { Task } from "@lim/contracts";
+import type { Redis } from "ioredis";
+import { guarded } from "./failures.ts";
+import type { Keys } from "./keys.ts";
+import type { Log } from "./log.ts";
+import { loadScript, runScript, type Script } from "./lua.ts";
+import type { Cancellable, TaskFilter, TaskPage, TaskStore, TimeRange } from "./port.ts";
+import { cursorOf, scoreOfCursor } from "./task-cursor.ts";
+import { recordOf, recordOfPairs, type TaskRecord } from "./task-record.ts";
+
+/** Records, ids or labels of one round trip. */
+export const chunkSize = 200;
+/** Records that one script compares with a filter: Redis serves nobody else meanwhile. */
+const recordsPerWalk = 1_000;
+/** Pending tasks that one search for those that may be dispatched looks at. */
+const maxQueueSeen = 10_000;
+/** Ids of one answer of `expired`. */
+const maxExpiredIds = 1_000;
+/** Unreadable records remembered as told of. */
+const maxNotedUnreadable = 1_000;
+
+const guard = "task_guard";
+const scripts = {
+  find: loadScript(
+    "task_find",
+    (reply) => {
+      const [reached, vanished, found] = reply as [string, string[], unknown[][]];
+      return { reached, vanished, found: found.map(scored) };
+    },
+    guard,
+    "task_filter",
+  ),
+  pick: loadScript("task_pick", (reply) => reply as unknown[][], guard, "task_filter"),
+  queue: loadScript(
+    "task_queue",
+    (reply) => {
+      const [count, nowUs, reached, seen, waiting, vanished, found] = reply as [
+        number,
+        string,
+        string,
+        number,
+        number,
+        string[],
+        unknown[][],
+      ];
+      return { count, nowUs: Number(nowUs), reached, seen, waiting, vanished, found: found.map(scored) };
+    },
+    guard,
+  ),
+  expired: loadScript("task_expired", (reply) => {
+    const [ended, expired, taskIds] = reply as [number, number, string[]];
+    return { ended, expired, taskIds };
+  }),
+  forget: loadScript("task_forget", Number),
+  openOfLabels: loadScript("task_open_of_labels", (reply) => reply as string[], guard),
+};
+
+/** A record with the score it was found at, in decimal digits. */
+interface Scored {
+  score: string;
+  pairs: readonly unknown[];
+}
+function scored([score, ...pairs]: unknown[]): Scored {
+  return { score: String(score), pairs };
+}
+
+/** Whatever of the task store only reads, but for dropping ids whose record vanished. */
+export class TaskQueries {
+  protected readonly client: Redis;
+  protected readonly keys: Keys;
+  readonly #log: Log | undefined;
+  readonly #unreadable = new Set<string>();
+
+  constructor(client: Redis, keys: Keys, log: Log | undefined) {
+    this.client = client;
+    this.keys = keys;
+    this.#log = log;
+  }
+
+  async get(taskId: string, options?: Cancellable): Promise<Task | undefined> {
+    const { records } = await this.#read([taskId], options);
+    return records[0]?.task;
+  }
+
+  async find(...[filter, options]: Parameters<TaskStore["find"]>): Promise<TaskPage> {
+    const below = options.cursor === undefined ? undefined : scoreOfCursor("task", options.cursor);
+    if (filter.statuses?.length === 0) return { tasks: [], nextCursor: undefined };
+    // One more than is asked for tells whether there is another page.
+    const wanted = options.limit + 1;
+    const ids = await this.#fewIds(filter, options);
+    const found = ids
+      ? await this.#pick(ids, filter, below, options)
+      : await this.#walk(filter, below, wanted, options);
+    const tasks = found.slice(0, options.limit);
+    const last = tasks.at(-1);
+    return {
+      tasks: tasks.map((one) => one.task),
+      nextCursor: found.length > options.limit && last ? cursorOf("task", last.score) : undefined,
+    };
+  }
+
+  async queue(
+    options: Cancellable & { limit: number; cursor?: string },
+  ): Promise<TaskPage & { count: number }> {
+    const above = options.cursor === undefined ? undefined : scoreOfCursor("queue", options.cursor);
+    const found: FoundRecord[] = [];
+    let from = above === undefined ? "-inf" : `(${above}`;
+    for (;;) {
+      const most = Math.min(chunkSize, options.limit + 1 - found.length);
+      const part = await this.#queuePart({ from, most, readyOnly: false }, options);
+      found.push(...part.records);
+      if (part.reached !== "" && found.length <= options.limit) {
+        from = `(${part.reached}`;
+        continue;
+      }
+      const page = found.slice(0, options.limit);
+      const last = page.at(-1);
+      return {
+        count: part.count,
+        tasks: page.map((one) => one.task),
+        nextCursor: found.length > options.limit && last ? cursorOf("queue", last.score) : undefined,
+      };
+    }
+  }
+
+  async ready(
+    options: Cancellable & { limit: number },
+  ): Promise<{ tasks: Task[]; queued: number; waiting: number; oldestWaitMs: number }> {
+    const found: FoundRecord[] = [];
+    let from = "-inf";
+    let waiting = 0;
+    let seen = 0;
+    for (;;) {
+      const most = Math.min(chunkSize, options.limit - found.length);
+      const part = await this.#queuePart({ from, most, readyOnly: true }, options);
+      found.push(...part.records);
+      waiting += part.waiting;
+      seen += part.seen;
+      if (part.reached !== "" && found.length < options.limit && seen < maxQueueSeen) {
+        from = `(${part.reached}`;
+        continue;
+      }
+      const oldestUs = Math.min(part.nowUs, ...found.map((one) => one.pendingSinceUs));
+      return {
+        tasks: found.map((one) => one.task),
+        queued: part.count,
+        waiting,
+        oldestWaitMs: Math.floor((part.nowUs - oldestUs) / 1000),
+      };
+    }
+  }
+
+  async openTasks(labels: readonly string[], options?: Cancellable): Promise<Map<string, string>> {
+    const open = new Map<string, string>();
+    for (const chunk of chunksOf([...new Set(labels)])) {
+      const keys = chunk.map((label) => this.keys.labelTask(label));
+      const ids = await this.run(scripts.openOfLabels, keys, [this.keys.taskPrefix], options);
+      chunk.forEach((label, i) => {
+        const id = ids[i];
+        if (id) open.set(label, id);
+      });
+    }
+    return open;
+  }
+
+  async indexing(options?: Cancellable): Promise<Task[]> {
+    const running: TaskRecord[] = [];
+    for (const chunk of chunksOf(await this.#indexingIds(options))) {
+      const { records, vanished } = await this.#read(chunk, options);
+      for (const record of records) if (record.task.status === "indexing") running.push(record);
+      await this.#forget(vanished, undefined, options);
+    }
+    return running.sort((a, b) => a.order - b.order).map((record) => record.task);
+  }
+
+  expired(
+    options: Cancellable & { keep: number; endedBeforeMs: number },
+  ): Promise<{ ended: number; expired: number; taskIds: string[] }> {
+    return this.run(
+      scripts.expired,
+      [this.keys.ended],
+      [options.keep, options.endedBeforeMs * 1000, maxExpiredIds],
+      options,
+    );
+  }
+
+  async lastPlanMs(options?: Cancellable): Promise<number | undefined> {
+    const text = await guarded("read last plan", options?.signal, () => this.client.get(this.keys.lastPlan));
+    const ms = text === null ? Number.NaN : Number(text);
+    return Number.isFinite(ms) ? ms : undefined;
+  }
+
+  async missingLists(options?: Cancellable): Promise<Map<string, number>> {
+    const since = await guarded("read missing lists", options?.signal, () =>
+      this.client.hgetall(this.keys.missingLists),
+    );
+    return new Map(Object.entries(since).map(([label, ms]) => [label, Number(ms)]));
+  }
+
+  protected run<Reply>(
+    script: Script<Reply>,
+    keys: readonly string[],
+    args: readonly (string | number)[],
+    options: Cancellable | undefined,
+  ): Promise<Reply> {
+    return runScript(this.client, script, { keys, args }, options);
+  }
+
+  #indexingIds(options: Cancellable | undefined): Promise<string[]> {
+    return guarded("read running tasks", options?.signal, () => this.client.smembers(this.keys.indexing));
+  }
+
+  /** Ids of all tasks that can fit, where they are few: then no walk is needed. */
+  async #fewIds(filter: TaskFilter, options: Cancellable): Promise<readonly string[] | undefined> {
+    if (filter.taskIds) return filter.taskIds;
+    // No more than there are indexers.
+    const runningOnly = filter.statuses?.every((status) => status === "indexing");
+    return runningOnly ? this.#indexingIds(options) : undefined;
+  }
+
+  async #pick(
+    ids: readonly string[],
+    filter: TaskFilter,
+    below: string | undefined,
+    options: Cancellable,
+  ): Promise<FoundRecord[]> {
+    const { tasks, taskPrefix } = this.keys;
+    const highest = below === undefined ? Number.POSITIVE_INFINITY : Number(below);
+    const found: FoundRecord[] = [];
+    for (const chunk of chunksOf([...new Set(ids)])) {
+      const reply = await this.run(
+        scripts.pick,
+        [tasks],
+        [taskPrefix, ...filterArgs(filter), ...chunk],
+        options,
+      );
+      for (const record of this.#readable(reply.map((pairs) => ({ score: "", pairs }))))
+        if (record.order < highest) found.push({ ...record, score: String(record.order) });
+    }
+    return found.sort((a, b) => b.order - a.order);
+  }
+
+  /** From the newest: by score, which no two ids share, so what is created or removed meanwhile moves no page. */
+  async #walk(
+    filter: TaskFilter,
+    below: string | undefined,
+    wanted: number,
+    options: Cancellable,
+  ): Promise<FoundRecord[]> {
+    const { tasks, taskPrefix } = this.keys;
+    const ofLabel = filter.listId === undefined ? undefined : this.keys.tasksOf(filter.listId);
+    // A task's place in the order of creation is never below its time of creation; above it may be.
+    const lowest = filter.createTime?.gteMs === undefined ? "-inf" : filter.createTime.gteMs * 1000;
+    const found: FoundRecord[] = [];
+    let highest = below === undefined ? "+inf" : `(${below}`;
+    for (;;) {
+      const most = Math.min(chunkSize, wanted - found.length);
+      const part = await this.run(
+        scripts.find,
+        [ofLabel ?? tasks],
+        [taskPrefix, highest, lowest, recordsPerWalk, most, ...filterArgs(filter)],
+        options,
+      );
+      await this.#forget(part.vanished, ofLabel, options);
+      found.push(...this.#readable(part.found));
+      if (part.reached === "" || found.length >= wanted) return found;
+      highest = `(${part.reached}`;
+    }
+  }
+
+  async #queuePart(
+    input: { from: string; most: number; readyOnly: boolean },
+    options: Cancellable,
+  ): Promise<ReturnType<typeof scripts.queue.parse> & { records: FoundRecord[] }> {
+    const part = await this.run(
+      scripts.queue,
+      [this.keys.queue],
+      [this.keys.taskPrefix, input.from, recordsPerWalk, input.most, input.readyOnly ? "1" : "0"],
+      options,
+    );
+    await this.#forget(part.vanished, undefined, options);
+    return { ...part, count: part.count - part.vanished.length, records: this.#readable(part.found) };
+  }
+
+  #readable(found: readonly Scored[]): FoundRecord[] {
+    const records: FoundRecord[] = [];
+    for (const { score, pairs } of found) {
+      const record = recordOfPairs(pairs);
+      if (record) records.push({ ...record, score });
+      else this.#noteUnreadable(String(pairs[pairs.indexOf("task_id") + 1]));
+    }
+    return records;
+  }
+
+  /** The records of at most a chunk of ids, in their order, and the ids that have none. */
+  async #read(
+    ids: readonly string[],
+    options: Cancellable | undefined,
+  ): Promise<{ records: TaskRecord[]; vanished: string[] }> {
+    const hashes = await guarded("read tasks", options?.signal, () =>
+      Promise.all(ids.map((id) => this.client.hgetall(this.keys.task(id)))),
+    );
+    const records: TaskRecord[] = [];
+    const vanished: string[] = [];
+    hashes.forEach((hash, i) => {
+      const record = recordOf(hash);
+      const id = ids[i] ?? "";
+      if (record) records.push(record);
+      else if (Object.keys(hash).length === 0) vanished.push(id);
+      else this.#noteUnreadable(id);
+    });
+    return { records, vanished };
+  }
+
+  /** Records are read every second, so each is told of once; past the limit it begins anew. */
+  #noteUnreadable(id: string): void {
+    if (this.#unreadable.has(id)) return;
+    if (this.#unreadable.size >= maxNotedUnreadable) this.#unreadable.clear();
+    this.#unreadable.add(id);
+    this.#log?.warn(
+      { task_id: id },
+      "Task record is not readable, left out; its list gets no other task until it is removed",
+    );
+  }
+
+  /** Drops ids that an index held and that have no record. */
+  async #forget(
+    ids: readonly string[],
+    ofLabel: string | undefined,
+    options: Cancellable | undefined,
+  ): Promise<void> {
+    const { tasks, queue, indexing, ended, taskPrefix } = this.keys;
+    const keys = [tasks, queue, indexing, ended, ...(ofLabel === undefined ? [] : [ofLabel])];
+    for (const chunk of chunksOf(ids)) await this.run(scripts.forget, keys, [taskPrefix, ...chunk], options);
+  }
+}
+
+type FoundRecord = TaskRecord & { score: string };
+
+/** As task_filter.lua reads it. */
+function filterArgs(filter: TaskFilter): (string | number)[] {
+  const bounds = (range: TimeRange | undefined) =>
+    [range?.gteMs, range?.ltMs].map((ms) => (ms === undefined ? "" : ms * 1000));
+  return [
+    filter.statuses ? `,${filter.statuses.join(",")},` : "",
+    filter.listId ?? "",
+    filter.indexer ?? "",
+    ...bounds(filter.createTime),
+    ...bounds(filter.startTime),
+    ...bounds(filter.endTime),
+  ];
+}
+
+export function* chunksOf<T>(items: readonly T[]): Generator<T[]> {
+  for (let start = 0; start < items.length; start += chunkSize) yield items.slice(start, start + chunkSize);
+}
