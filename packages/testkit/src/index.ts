@@ -12,6 +12,7 @@ export {
 } from "./faces.ts";
 export { type FlakyProxy, startFlakyProxy } from "./flaky-proxy.ts";
 export { type ManagedProcess, startProcess } from "./managed-process.ts";
+export { type RandomStream, randomStream } from "./random.ts";
 export { loadRealDescriptors, type RealDescriptors } from "./real-descriptors.ts";
 export { startTestRedis, type TestRedis } from "./redis.ts";
 export {
