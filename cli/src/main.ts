@@ -1,12 +1,12 @@
 #!/usr/bin/env node
-import { type EngineName, engineNames, isLimError, LimError } from "@lim/contracts";
-import { Command, InvalidArgumentError, Option } from "commander";
+import { type EngineName, type ErrorName, isLimError, LimError } from "@lim/contracts";
+import { Command, Option } from "commander";
 import { runImport } from "./commands/import.ts";
-import { listIndexes, removeIndex } from "./commands/indexes.ts";
 import { runMatch } from "./commands/match.ts";
-import { cancelTask, createTask, listTasks } from "./commands/tasks.ts";
 import { runUp } from "./commands/up.ts";
 import { runDemo } from "./demo/run.ts";
+import { addManagerCommands } from "./manager-program.ts";
+import { engineOption, positive, share } from "./options.ts";
 import { type SourceFormat, sourceFormats } from "./readers/read-rows.ts";
 import { readSettings } from "./settings.ts";
 import { untilSignal } from "./signals.ts";
@@ -22,23 +22,6 @@ function readOrExit() {
   }
 }
 
-function positive(text: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1)
-    throw new InvalidArgumentError("must be a positive integer.");
-  return value;
-}
-function share(text: string): number {
-  const value = Number(text);
-  if (text.trim() === "" || !(value >= 0 && value <= 1))
-    throw new InvalidArgumentError("must be a number from 0 to 1.");
-  return value;
-}
-
-function engineOption(): Option {
-  return new Option("--engine <engine>", "engine of new indexes").choices([...engineNames]);
-}
-
 function requireUrl(name: string, value: string | undefined): string {
   if (value !== undefined) return value;
   throw new LimError(
@@ -46,6 +29,9 @@ function requireUrl(name: string, value: string | undefined): string {
     `${name} is not set: set it, or start a stack with npm start, which prints it`,
   );
 }
+
+/** What the caller mends, not the one who runs the services. */
+const wrongUse: readonly ErrorName[] = ["bad_settings", "bad_input", "unauthorized"];
 
 /** Runs a command's body until it ends or a signal does; its result is the exit code. */
 function action(body: (signal: AbortSignal) => Promise<number>): Promise<void> {
@@ -57,11 +43,7 @@ function action(body: (signal: AbortSignal) => Promise<number>): Promise<void> {
       const interrupted =
         isLimError(error, "aborted") || (error instanceof Error && error.name === "AbortError");
       if (!interrupted || isLimError(error)) printError(error);
-      process.exitCode = interrupted
-        ? 130
-        : isLimError(error, "bad_settings") || isLimError(error, "bad_input")
-          ? 2
-          : 1;
+      process.exitCode = interrupted ? 130 : wrongUse.some((name) => isLimError(error, name)) ? 2 : 1;
     },
   );
 }
@@ -77,10 +59,13 @@ const program = new Command("lim")
   .description("LIM: index service for face recognition")
   .version("0.1.0")
   .showHelpAfterError()
+  // Before the commands are added: they inherit it.
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
   .addHelpText(
     "after",
-    "\nEnvironment: REDIS_URL, DATABASE_URL, LIM_MANAGER_URL, LIM_DESCRIPTOR_DIM (512), LIM_DESCRIPTOR_VERSION (1)," +
-      `\n  LIM_ENGINE (${settings.engine}), LIM_STORAGE_ROOT and LIM_HOME (for lim up).\nExit codes: 0 done, 1 failed, 2 wrong use or settings, 3 imported with bad rows, 130 interrupted.`,
+    "\nEnvironment: REDIS_URL, DATABASE_URL, LIM_MANAGER_URL, LIM_API_TOKEN (of the managers, where they ask for one)," +
+      "\n  LIM_DESCRIPTOR_DIM (512), LIM_DESCRIPTOR_VERSION (1)," +
+      `\n  LIM_ENGINE (${settings.engine}), LIM_STORAGE_ROOT and LIM_HOME (for lim up).\nExit codes: 0 done, 1 failed, 2 wrong use, settings or token, 3 imported with bad rows, 130 interrupted.`,
   );
 
 program
@@ -191,53 +176,6 @@ program
       ),
   );
 
-const tasks = program.command("tasks").description("index builds");
-const managerUrl = settings.managerUrl;
-tasks
-  .command("list", { isDefault: true })
-  .description("newest tasks")
-  .option("--list <id>", "of one list")
-  .option("--statuses <statuses>", "pending,indexing,success,error")
-  .option("--limit <n>", "tasks at most", positive, 20)
-  .option("--json", "print JSON", false)
-  .action((options: { list?: string; statuses?: string; limit: number; json: boolean }) =>
-    action((signal) => listTasks({ ...options, managerUrl, signal })),
-  );
-tasks
-  .command("create")
-  .description("build an index of a list now")
-  .requiredOption("--list <id>", "list to index")
-  .addOption(new Option("--mode <mode>", "how").choices(["rebuild", "update"]).default("rebuild"))
-  .option("--watch", "follow it to its end", false)
-  .option("--json", "print JSON", false)
-  .action((options: { list: string; mode: "rebuild" | "update"; watch: boolean; json: boolean }) =>
-    action((signal) => createTask({ ...options, managerUrl, signal })),
-  );
-tasks
-  .command("cancel")
-  .description("remove a task; a running build is stopped")
-  .argument("<task_id>")
-  .option("--json", "print JSON", false)
-  .action((taskId: string, options: { json: boolean }) =>
-    action((signal) => cancelTask({ ...options, taskId, managerUrl, signal })),
-  );
-
-const indexes = program.command("indexes").description("published indexes");
-indexes
-  .command("list", { isDefault: true })
-  .description("what the storage holds")
-  .option("--label <id>", "of one list")
-  .option("--json", "print JSON", false)
-  .action((options: { label?: string; json: boolean }) =>
-    action((signal) => listIndexes({ ...options, managerUrl, signal })),
-  );
-indexes
-  .command("remove")
-  .description("remove one index")
-  .argument("<index_id>")
-  .option("--json", "print JSON", false)
-  .action((indexId: string, options: { json: boolean }) =>
-    action((signal) => removeIndex({ ...options, indexId, managerUrl, signal })),
-  );
+addManagerCommands(program, { settings, act: action });
 
 await program.parseAsync();

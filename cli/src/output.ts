@@ -104,3 +104,10 @@ export function formatRate(perSecond: number): string {
     ? Math.round(perSecond).toLocaleString("en-US")
     : perSecond.toFixed(perSecond >= 10 ? 1 : 2);
 }
+
+/** Names and values, one a line; those without a value are left out. */
+export function formatFields(fields: readonly (readonly [string, string | null])[]): string {
+  const there = fields.filter(([, value]) => value !== null && value !== "");
+  const width = Math.max(0, ...there.map(([name]) => name.length));
+  return there.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
+}

@@ -10,6 +10,8 @@ export interface CliSettings {
   databaseUrl: string | undefined;
   storageRoot: string | undefined;
   managerUrl: string;
+  /** Bearer token of the managers, where they ask for one. */
+  apiToken: string | undefined;
   /** Where `lim up` keeps its servers' data, indexes and process ids. */
   home: string;
   /** Where `lim demo` keeps its own while it runs: one place per checkout, so that the next start finds leftovers. */
@@ -34,6 +36,22 @@ function optional(text: string | undefined): string | undefined {
   return text === undefined || text === "" ? undefined : text;
 }
 
+/** As the managers take it; the value itself is never shown. */
+function tokenOf(text: string | undefined): string | undefined {
+  const token = optional(text);
+  if (token === undefined || /^[\x21-\x7e]{16,256}$/.test(token)) return token;
+  throw new LimError("bad_settings", "LIM_API_TOKEN must have 16 to 256 printable characters without spaces");
+}
+
+function managerUrlOf(text: string | undefined): string {
+  const url = optional(text) ?? `http://127.0.0.1:${defaults.managerPort}`;
+  if (/^https?:\/\//.test(url) && URL.canParse(url)) return url;
+  throw new LimError(
+    "bad_settings",
+    `LIM_MANAGER_URL must be like http://host:${defaults.managerPort}, not "${url}"`,
+  );
+}
+
 function engineOf(text: string | undefined): EngineName {
   const wanted = optional(text) ?? defaults.engine;
   const engine = engineNames.find((name) => name === wanted);
@@ -48,7 +66,8 @@ export function readSettings(env: Readonly<Record<string, string | undefined>> =
     redisUrl: optional(env.REDIS_URL),
     databaseUrl: optional(env.DATABASE_URL),
     storageRoot: optional(env.LIM_STORAGE_ROOT),
-    managerUrl: optional(env.LIM_MANAGER_URL) ?? `http://127.0.0.1:${defaults.managerPort}`,
+    managerUrl: managerUrlOf(env.LIM_MANAGER_URL),
+    apiToken: tokenOf(env.LIM_API_TOKEN),
     home: resolve(optional(env.LIM_HOME) ?? join(projectRoot, ".lim")),
     demoHome: join(tmpdir(), `lim-demo-${checkout}`),
     descriptorVersion: positiveInteger(

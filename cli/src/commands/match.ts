@@ -3,6 +3,7 @@ import { extname } from "node:path";
 import { decodeVector, LimError, uuidSchema } from "@lim/contracts";
 import { openFacesDb } from "@lim/faces-db";
 import { createSearchPlugin, type Reference } from "@lim/search-plugin";
+import { listIdOf } from "../list-id.ts";
 import { formatTable } from "../output.ts";
 import { parseVector } from "../readers/row-fields.ts";
 
@@ -32,7 +33,7 @@ export async function runMatch(command: MatchCommand): Promise<number> {
     descriptorVersion: command.descriptorVersion,
   });
   try {
-    const label = await listIdOf(db, command);
+    const label = await listIdOf(db, command.list, command.signal);
     const [answer] = await plugin.match({
       label,
       references: [reference],
@@ -66,17 +67,6 @@ export async function runMatch(command: MatchCommand): Promise<number> {
   } finally {
     await Promise.allSettled([plugin.close(), db.close()]);
   }
-}
-
-async function listIdOf(
-  db: ReturnType<typeof openFacesDb>,
-  command: { list: string; signal: AbortSignal },
-): Promise<string> {
-  const asId = uuidSchema.safeParse(command.list);
-  if (asId.success) return asId.data;
-  const found = await db.findListByName({ name: command.list, signal: command.signal });
-  if (found === undefined) throw new LimError("list_not_found", `no list is called "${command.list}"`);
-  return found.listId;
 }
 
 async function readReference(command: MatchCommand): Promise<Reference> {

@@ -1,110 +1,203 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import { LimError, type Task } from "@lim/contracts";
-import { ManagerApi } from "../manager-api.ts";
-import { createProgressBoard, formatTable } from "../output.ts";
+import { type CreateTaskBody, LimError, type Task } from "@lim/contracts";
+import type { TaskQuery } from "../api/manager-api.ts";
+import { formatFields, formatTable } from "../output.ts";
+import {
+  counted,
+  type ManagerCommand,
+  mayRemove,
+  noteMore,
+  print,
+  type RemovalConsent,
+} from "./manager-command.ts";
+import { watchTask } from "./watch.ts";
 
-const watchPeriodMs = 300;
-
-interface Common {
-  managerUrl: string;
-  json: boolean;
-  signal: AbortSignal;
-}
+/** Most that the manager removes in one call, and the ids that one filter may name. */
+const maxRemovedAtOnce = 1_000;
+const idsPerFilter = 100;
+/** Calls of one removal: whoever has more than a million tasks narrows the filter down. */
+const maxRemovalCalls = 1_000;
 
 export async function listTasks(
-  command: Common & { list?: string; statuses?: string; limit: number },
+  command: ManagerCommand & { filter: TaskQuery; limit: number },
 ): Promise<number> {
-  const api = new ManagerApi(command.managerUrl);
-  const tasks = await api.tasks(
-    {
-      limit: command.limit,
-      ...(command.list === undefined ? {} : { list_id: command.list }),
-      ...(command.statuses === undefined ? {} : { statuses: command.statuses }),
-    },
-    { signal: command.signal },
-  );
-  if (command.json) console.log(JSON.stringify({ count: tasks.length, tasks }));
-  else
-    console.log(
-      formatTable(
-        ["task", "status", "mode", "list", "created", "indexer", "progress or error"],
-        tasks.map((task) => [
-          task.task_id,
-          task.status,
-          task.mode,
-          task.content.list_id,
-          task.create_time,
-          task.indexer ?? "",
-          note(task),
-        ]),
-      ),
-    );
+  const { api, filter, limit, signal } = command;
+  const pages = await api.tasks(filter, { limit, signal });
+  const { items: tasks, nextCursor } = pages;
+  print(command, { count: tasks.length, tasks, next_cursor: nextCursor }, () => taskTable(tasks));
+  noteMore(pages, "tasks");
+  return 0;
+}
+
+export async function showTask(command: ManagerCommand & { taskId: string }): Promise<number> {
+  const task = await command.api.task(command.taskId, { signal: command.signal });
+  print(command, task, () => taskFields(task));
   return 0;
 }
 
 export async function createTask(
-  command: Common & { list: string; mode: "rebuild" | "update"; watch: boolean },
+  command: ManagerCommand & {
+    listId: string;
+    mode: CreateTaskBody["mode"];
+    priority: CreateTaskBody["priority"];
+    watch: boolean;
+  },
 ): Promise<number> {
-  const api = new ManagerApi(command.managerUrl);
-  const task = await api.createTask(
-    { list_id: command.list, mode: command.mode },
-    { signal: command.signal },
+  const { api, listId, mode, priority, signal } = command;
+  const task = await api.createTask({ list_id: listId, mode, priority }, { signal });
+  if (command.watch) return watchToEnd({ ...command, taskId: task.task_id });
+  print(command, task, () => `task ${task.task_id} is ${task.status}`);
+  return 0;
+}
+
+/** Exit code 0 only where the index is published. */
+export async function watchToEnd(command: ManagerCommand & { taskId: string }): Promise<number> {
+  const ended = await watchTask(command.api, command.taskId, command.signal);
+  print(command, ended, () =>
+    ended.status === "success" ? `index ${ended.task_id} is published` : `failed: ${note(ended)}`,
   );
-  if (!command.watch) {
-    console.log(command.json ? JSON.stringify(task) : `task ${task.task_id} is ${task.status}`);
-    return 0;
-  }
-  const ended = await watchTask(api, task.task_id, command.signal);
-  if (command.json) console.log(JSON.stringify(ended));
-  else
-    console.log(
-      ended.status === "success" ? `index ${ended.task_id} is published` : `failed: ${note(ended)}`,
-    );
   return ended.status === "success" ? 0 : 1;
 }
 
-export async function cancelTask(command: Common & { taskId: string }): Promise<number> {
-  await new ManagerApi(command.managerUrl).cancelTask(command.taskId, { signal: command.signal });
-  console.log(
-    command.json ? JSON.stringify({ removed: command.taskId }) : `task ${command.taskId} is removed`,
+export async function cancelTask(command: ManagerCommand & { taskId: string }): Promise<number> {
+  await command.api.cancelTask(command.taskId, { signal: command.signal });
+  print(command, { removed: command.taskId }, () => `task ${command.taskId} is removed`);
+  return 0;
+}
+
+export async function removeTasks(
+  command: ManagerCommand & RemovalConsent & { filter: TaskQuery; limit: number; dryRun: boolean },
+): Promise<number> {
+  const { api, filter, limit, signal } = command;
+  if (Object.values(filter).every((value) => value === undefined))
+    throw new LimError("bad_input", "give at least one filter, for example --statuses success,error");
+  if (command.yes && !command.dryRun) return reportRemoved(command, await removeMatching(command, filter));
+  const found = await api.removeTasks(filter, {
+    limit: Math.min(limit, maxRemovedAtOnce),
+    dry_run: true,
+    signal,
+  });
+  const more = found.more && found.count < limit;
+  const what = `${more ? "more than " : ""}${counted(found.count, "task")}`;
+  if (command.dryRun) {
+    print(command, found, () =>
+      found.count === 0 ? "no task matches" : `${taskTable(found.tasks)}\nwould remove ${what}`,
+    );
+    return 0;
+  }
+  const severally = found.count > 1 || more;
+  if (severally && !(await mayRemove(command, { what, show: () => taskTable(found.tasks) }, signal))) {
+    console.error("nothing was removed");
+    return 1;
+  }
+  // Those that were shown, as far as they still match; what has come to match meanwhile was not agreed to.
+  const removed = more ? await removeMatching(command, filter) : await removeShown(command, found.tasks);
+  return reportRemoved(command, removed);
+}
+
+async function removeMatching(
+  { api, limit, signal }: ManagerCommand & { limit: number },
+  filter: TaskQuery,
+): Promise<Task[]> {
+  const removed: Task[] = [];
+  for (let calls = 0; calls < maxRemovalCalls && removed.length < limit; calls++) {
+    const answer = await api.removeTasks(filter, {
+      limit: Math.min(limit - removed.length, maxRemovedAtOnce),
+      dry_run: false,
+      signal,
+    });
+    removed.push(...answer.tasks);
+    if (!answer.more || answer.count === 0) break;
+  }
+  return removed;
+}
+
+async function removeShown(
+  command: ManagerCommand & { filter: TaskQuery; limit: number },
+  shown: readonly Task[],
+): Promise<Task[]> {
+  const removed: Task[] = [];
+  for (let start = 0; start < shown.length; start += idsPerFilter) {
+    const ids = shown.slice(start, start + idsPerFilter).map((task) => task.task_id);
+    removed.push(...(await removeMatching(command, { ...command.filter, task_ids: ids.join(",") })));
+  }
+  return removed;
+}
+
+function reportRemoved(command: ManagerCommand, tasks: readonly Task[]): number {
+  const running = tasks.filter((task) => task.status === "indexing").length;
+  print(command, { count: tasks.length, dry_run: false, tasks }, () =>
+    tasks.length === 0
+      ? "no task matches"
+      : `removed ${counted(tasks.length, "task")}${running > 0 ? `, ${counted(running, "running build")} cancelled` : ""}`,
   );
   return 0;
 }
 
-/** Follows one task to its end, a bar for each phase. */
-export async function watchTask(api: ManagerApi, taskId: string, signal: AbortSignal): Promise<Task> {
-  const board = createProgressBoard();
-  let bar: { phase: string; line: ReturnType<typeof board.add> } | undefined;
-  try {
-    for (;;) {
-      signal.throwIfAborted();
-      const task = await api.task(taskId, { signal });
-      const progress = task.progress;
-      if (progress !== null && task.status === "indexing") {
-        if (bar?.phase !== progress.phase) {
-          bar?.line.finish();
-          bar = { phase: progress.phase, line: board.add(progress.phase, progress.total, "") };
-        }
-        bar.line.setTotal(progress.total);
-        bar.line.update(progress.done);
-      }
-      if (task.status === "success" || task.status === "error") {
-        bar?.line.finish();
-        return task;
-      }
-      await sleep(watchPeriodMs, undefined, { signal });
-    }
-  } catch (error) {
-    if (signal.aborted) throw new LimError("aborted", "stopped watching; the task goes on", { cause: error });
-    throw error;
-  } finally {
-    board.stop();
-  }
+/** The queue in the order of dispatch. */
+export async function listQueue(command: ManagerCommand & { limit: number }): Promise<number> {
+  const { api, limit, signal } = command;
+  const pages = await api.queue({ limit, signal });
+  const { items: tasks, total = tasks.length, nextCursor } = pages;
+  print(command, { count: total, tasks, next_cursor: nextCursor }, () =>
+    total === 0
+      ? "the queue is empty"
+      : formatTable(
+          ["#", "task", "priority", "mode", "list", "created", "attempts", "not before"],
+          tasks.map((task, place) => [
+            String(place + 1),
+            task.task_id,
+            task.priority,
+            task.mode,
+            task.content.list_id,
+            task.create_time,
+            String(task.attempt),
+            task.not_before ?? "",
+          ]),
+        ),
+  );
+  noteMore(pages, "pending tasks");
+  return 0;
+}
+
+function taskTable(tasks: readonly Task[]): string {
+  return formatTable(
+    ["task", "status", "mode", "priority", "list", "created", "indexer", "progress or error"],
+    tasks.map((task) => [
+      task.task_id,
+      task.status,
+      task.mode,
+      task.priority,
+      task.content.list_id,
+      task.create_time,
+      task.indexer ?? "",
+      note(task),
+    ]),
+  );
+}
+
+function taskFields(task: Task): string {
+  return formatFields([
+    ["task", task.task_id],
+    ["list", task.content.list_id],
+    ["status", task.status],
+    ["mode", task.mode],
+    ["priority", task.priority],
+    ["asked for by", task.trigger],
+    ["created", task.create_time],
+    ["started", task.start_time],
+    ["ended", task.end_time],
+    ["attempts", String(task.attempt)],
+    ["not before", task.not_before],
+    ["indexer", task.indexer],
+    ["progress", task.error === null ? note(task) : null],
+    ["error", task.error === null ? null : note(task)],
+  ]);
 }
 
 function note(task: Task): string {
   if (task.error !== null) return `${task.error.error_code} ${task.error.desc}: ${task.error.detail}`;
   if (task.status !== "indexing" || task.progress === null) return "";
-  const { phase, done, total, eta_s } = task.progress;
-  return `${phase} ${done}/${total}${eta_s === null ? "" : `, ${Math.ceil(eta_s)} s left`}`;
+  const { phase, done, total, rate_per_s, eta_s } = task.progress;
+  const rate = rate_per_s === null ? "" : `, ${Math.round(rate_per_s)}/s`;
+  return `${phase} ${done}/${total}${rate}${eta_s === null ? "" : `, ${Math.ceil(eta_s)} s left`}`;
 }

@@ -143,9 +143,11 @@ function printHowTo(servers: Servers, services: readonly Service[], settings: Cl
   console.log(`\nexport REDIS_URL=${servers.redis.url}`);
   console.log(`export DATABASE_URL=${servers.postgres.url}`);
   console.log(`export LIM_MANAGER_URL=${services[0]?.url}`);
+  if (settings.apiToken !== undefined)
+    console.log("# and LIM_API_TOKEN, with the value that it has here: the managers ask for it");
   console.log("\nThen, in another terminal:");
   console.log(`  npx lim import faces.ndjson --list staff --dim ${settings.dim}`);
-  console.log("  npx lim tasks create --list <list id> --watch");
+  console.log("  npx lim tasks create staff --watch");
   console.log("  npx lim match --list staff --descriptor query.json");
   console.log(`\nCtrl-C stops everything; faces and indexes stay in ${settings.home}`);
 }

@@ -86,9 +86,11 @@ async function followBuild(
   let bar: ProgressLine | undefined;
   for (;;) {
     context.signal.throwIfAborted();
-    const [task] = await managerOf(context).tasks(
-      { list_id: labelOf(context, list), limit: 1 },
-      { signal: context.signal },
+    const {
+      items: [task],
+    } = await managerOf(context).tasks(
+      { list_id: labelOf(context, list) },
+      { limit: 1, signal: context.signal },
     );
     if (task?.status === "success" || task?.status === "error") {
       bar?.finish();

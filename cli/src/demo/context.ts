@@ -4,7 +4,7 @@ import type { SearchPlugin } from "@lim/search-plugin";
 import type { Servers, Service, ServiceKind } from "@lim/testkit";
 import { eventually } from "@lim/testkit";
 import { createExactIndex, type ExactIndex } from "@lim/vector-index";
-import { ManagerApi } from "../manager-api.ts";
+import { ManagerApi } from "../api/manager-api.ts";
 import type { ReportBuilder } from "./report.ts";
 import type { DemoList, FaceSource, Probe } from "./source.ts";
 
@@ -15,6 +15,8 @@ export interface DemoContext {
   servers: Servers;
   storageRoot: string;
   services: Service[];
+  /** Bearer token of the managers, which have it from the environment. */
+  apiToken: string | undefined;
   /** Services that the demo killed on purpose. */
   killed: Set<Service>;
   db: FacesDb;
@@ -49,7 +51,11 @@ export async function kill(context: DemoContext, service: Service): Promise<void
 export function managerOf(context: DemoContext): ManagerApi {
   const [manager] = alive(context, "index-manager");
   if (manager === undefined) throw new LimError("internal", "no manager runs");
-  return new ManagerApi(manager.url);
+  return apiOf(context, manager);
+}
+
+export function apiOf({ apiToken }: DemoContext, manager: Service): ManagerApi {
+  return new ManagerApi(manager.url, { token: apiToken });
 }
 
 /** The demo's own truth: every vector of a list, searched exactly. */

@@ -1,8 +1,7 @@
 import { defaults, LimError } from "@lim/contracts";
 import { eventually } from "@lim/testkit";
-import { watchTask } from "../commands/tasks.ts";
-import { ManagerApi } from "../manager-api.ts";
-import { alive, type DemoContext, kill, labelOf, managerOf, untilServed } from "./context.ts";
+import { watchTask } from "../commands/watch.ts";
+import { alive, apiOf, type DemoContext, kill, labelOf, managerOf, untilServed } from "./context.ts";
 import { startLoad } from "./load.ts";
 
 const takeoverLimitMs = defaults.masterLeaseTtlMs + 1_000;
@@ -16,13 +15,13 @@ const expiryMarginMs = 1_500;
 /** Kills the master; the other manager takes over within the lease and a second. */
 export async function checkTakeover(context: DemoContext): Promise<void> {
   const managers = alive(context, "index-manager");
-  const leads = await Promise.all(managers.map(({ url }) => new ManagerApi(url).isMaster()));
+  const leads = await Promise.all(managers.map((manager) => apiOf(context, manager).isMaster()));
   const master = managers[leads.indexOf(true)];
   const survivor = managers.find((manager) => manager !== master);
   if (!master || !survivor) throw new LimError("internal", "two managers, one of them master, were expected");
   const killedMs = performance.now();
   await kill(context, master);
-  const api = new ManagerApi(survivor.url);
+  const api = apiOf(context, survivor);
   await eventually(`${survivor.name} leads`, async () => (await api.isMaster()) || undefined, {
     timeoutMs: takeoverLimitMs * 2,
   });

@@ -183,6 +183,7 @@ async function prepare(
     servers,
     storageRoot,
     services,
+    apiToken: settings.apiToken,
     killed: new Set(),
     db,
     report,
