@@ -18,14 +18,9 @@ import { bearerScheme, createBearerCheck } from "./bearer.ts";
 import { completeSchema } from "./framework-responses.ts";
 import { errorTableMarkdown, httpErrorBody, sendError } from "./http-errors.ts";
 import { transformObject } from "./openapi.ts";
+import { checkRequest, httpLimits } from "./request-checks.ts";
 import { requestIdHeader, requestIdOf } from "./request-id.ts";
 import { addServiceRoutes, type HealthCheck, openPaths } from "./service-routes.ts";
-
-const defaultBodyLimitBytes = 64 * 1024;
-/** A request that has not arrived whole by then is ended (slow senders hold no connection forever). */
-const requestTimeoutMs = 30_000;
-/** Above what load balancers keep (60 s), so that they close first. */
-const keepAliveTimeoutMs = 72_000;
 
 /**
  * A fastify application with what all of LIM's services share: zod validation and serialization, errors as
@@ -53,9 +48,11 @@ export async function createHttpApp(options: {
   const app = fastify({
     loggerInstance: options.logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: "luna_request_id" }),
-    bodyLimit: options.bodyLimitBytes ?? defaultBodyLimitBytes,
-    requestTimeout: requestTimeoutMs,
-    keepAliveTimeout: keepAliveTimeoutMs,
+    bodyLimit: options.bodyLimitBytes ?? httpLimits.defaultBodyBytes,
+    requestTimeout: httpLimits.requestTimeoutMs,
+    keepAliveTimeout: httpLimits.keepAliveTimeoutMs,
+    routerOptions: { maxParamLength: httpLimits.maxParamChars },
+    http: { requireHostHeader: false },
     forceCloseConnections: "idle",
     return503OnClosing: false,
     genReqId: (request) => requestIdOf(request.headers[requestIdHeader.toLowerCase()]),
@@ -65,6 +62,8 @@ export async function createHttpApp(options: {
     },
     clientErrorHandler: answerBrokenRequest,
   });
+  // An expectation that nobody knows is passed over: Node's own refusal has not the one form.
+  app.server.on("checkExpectation", (request, response) => app.routing(request, response));
   app.setValidatorCompiler(validatorCompiler);
   // Parsed, not encoded as the provider does: what the schema does not name is left out, the rest is checked.
   app.setSerializerCompiler(({ schema }) => {
@@ -124,6 +123,7 @@ function addRequestHooks(
     void reply.header(requestIdHeader, request.id).header("X-Content-Type-Options", "nosniff");
     if (closing.has(app)) void reply.header("Connection", "close");
     authorize?.(request, reply);
+    checkRequest(request);
     if (!closing.has(app) || openPaths.has(request.routeOptions.url ?? "")) return;
     throw new LimError("overloaded", "the service is shutting down");
   });

@@ -64,10 +64,11 @@ export function toHttpError(thrown: unknown): LimError {
   if (hasZodFastifySchemaValidationErrors(thrown))
     return new LimError("bad_input", validationDetail(thrown), { cause: thrown });
   if (thrown instanceof Error && thrown.name === "AbortError") return LimError.from(thrown);
-  const { code, statusCode, message } = thrown as Partial<FastifyError>;
+  const { code, statusCode, message, expose } = thrown as Partial<FastifyError> & { expose?: boolean };
   const name = code === undefined ? undefined : ofFastifyCode[code];
   if (name) return new LimError(name, message ?? "", { cause: thrown });
-  const refusedByFastify = code?.startsWith("FST_ERR_") || thrown instanceof SyntaxError;
+  // Its plugins' refusals too: some have a code, those of served files are marked as meant for the caller.
+  const refusedByFastify = code?.startsWith("FST_") || expose === true || thrown instanceof SyntaxError;
   if (refusedByFastify && statusCode !== undefined && statusCode >= 400 && statusCode < 500)
     return new LimError("bad_input", message ?? "", { cause: thrown });
   return new LimError("internal", "Unexpected failure; the service's log has it under the request id", {

@@ -13,6 +13,7 @@ export { createHttpApp } from "./http-app.ts";
 export { errorComponent, errorResponses } from "./http-errors.ts";
 export { createLogger } from "./logger.ts";
 export { openApiYaml } from "./openapi.ts";
+export { httpLimits } from "./request-checks.ts";
 export { requestIdHeader, requestIdOf } from "./request-id.ts";
 export { runService } from "./run-service.ts";
 export type { HealthCheck } from "./service-routes.ts";

@@ -186,6 +186,34 @@ describe("createHttpApp", () => {
   });
 });
 
+describe("an app that closes", () => {
+  it("refuses work while it does, and still tells its health", async () => {
+    ready = true;
+    let begun = () => {};
+    const closing = new Promise<void>((resolve) => (begun = resolve));
+    let finish = () => {};
+    const held = new Promise<void>((resolve) => (finish = resolve));
+    app.addHook("preClose", () => {
+      begun();
+      return held;
+    });
+    const origin = await app.listen({ host: "127.0.0.1", port: 0 });
+    const closed = app.close();
+    await closing;
+    const answer = async (path: string) => {
+      const response = await fetch(origin + path);
+      return [response.status, await response.json(), response.headers.get("connection")];
+    };
+    const health = (status: string) => expect.objectContaining({ status });
+    expect(await answer("/livez")).toEqual([200, health("ok"), "close"]);
+    expect(await answer("/healthcheck")).toEqual([200, health("ok"), "close"]);
+    expect(await answer("/readyz")).toEqual([503, health("failing"), "close"]);
+    expect(await answer("/version")).toEqual([503, expect.objectContaining({ error_code: 26007 }), "close"]);
+    finish();
+    await closed;
+  });
+});
+
 describe("the log of requests", () => {
   it("has a line at info for what changes or fails, and none for reads that pollers send every second", async () => {
     const lines: string[] = [];
