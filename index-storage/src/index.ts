@@ -4,9 +4,10 @@ import { resolve } from "node:path";
 import { loadEngine } from "@lim/vector-index";
 import { storageError } from "./files.ts";
 import { Layout, storageLimits } from "./layout.ts";
+import { byNewestFirst } from "./listing.ts";
 import { cleanScratch, type LoadAdapter } from "./opening.ts";
 import type { IndexStorage, PublishedIndex, StorageListing } from "./port.ts";
-import { byNewestFirst, createStorage } from "./storage.ts";
+import { createStorage } from "./storage.ts";
 
 export { storageLimits } from "./layout.ts";
 export type { LoadAdapter } from "./opening.ts";

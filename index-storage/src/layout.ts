@@ -17,6 +17,12 @@ export const storageLimits = {
   startToleranceMs: 1_000,
   maxMetaBytes: 1 << 20,
   copyChunkBytes: 1 << 20,
+  /** Labels that one listing reads at the same time. */
+  parallelReads: 16,
+  /** Validated metas that a process remembers between listings, about 3 KB each. */
+  maxRememberedMetas: 50_000,
+  /** Listings look at the sizes of data files again after this long at most. */
+  sizesTrustedMs: 60_000,
   /** Indexed vectors that a new index is asked for before it is published. */
   probeVectors: 64,
   /** Share of these that must find themselves: the search is approximate, so not quite all. */

@@ -74,27 +74,33 @@ export function parseMeta(text: string, label: string, indexId: string): IndexMe
   return meta;
 }
 
+/** Throws `index_refused` where a data file is not as long as meta says, the file system's error where one is missing. */
+async function checkSizes(folder: string, meta: IndexMeta): Promise<void> {
+  for (const { name, size: expected } of dataFilesOf(meta.files)) {
+    const { size } = await stat(join(folder, name));
+    if (size !== expected)
+      throw new LimError(
+        "index_refused",
+        `${name} is ${size < expected ? "truncated" : "extended"}: ${size} bytes, not ${expected}`,
+      );
+  }
+}
+
 /**
- * Meta and sizes of a published index. Undefined where its folder is not there (any more); `index_refused` where
- * the folder is there and does not hold a whole index.
+ * Meta and sizes of a published index; with `known`, only the sizes. Undefined where its folder is not there (any
+ * more); `index_refused` where the folder is there and does not hold a whole index.
  */
 export async function readPublished(
   layout: Layout,
   label: string,
   indexId: string,
+  known?: PublishedIndex,
 ): Promise<PublishedIndex | undefined> {
   const folder = layout.index(label, indexId);
   try {
-    const meta = parseMeta(await readBounded(join(folder, fileNames.meta)), label, indexId);
-    for (const { name, size: expected } of dataFilesOf(meta.files)) {
-      const { size } = await stat(join(folder, name));
-      if (size !== expected)
-        throw new LimError(
-          "index_refused",
-          `${name} is ${size < expected ? "truncated" : "extended"}: ${size} bytes, not ${expected}`,
-        );
-    }
-    return { indexId, label, meta, sizeBytes: sizeOf(meta.files) };
+    const meta = known?.meta ?? parseMeta(await readBounded(join(folder, fileNames.meta)), label, indexId);
+    await checkSizes(folder, meta);
+    return known ?? { indexId, label, meta, sizeBytes: sizeOf(meta.files) };
   } catch (thrown) {
     if (!isMissing(thrown)) throw storageError(thrown, `reading index ${indexId}`);
     if (!(await exists(folder))) return undefined;

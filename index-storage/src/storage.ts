@@ -4,10 +4,11 @@ import { join } from "node:path";
 import { isLimError, LimError } from "@lim/contracts";
 import { assertLive, exists, isMissing, namesIn, storageError } from "./files.ts";
 import { folderId, isFolderId, type Layout } from "./layout.ts";
-import { assertThere, isMarked, mark, markNames } from "./marks.ts";
+import { Lister } from "./listing.ts";
+import { isMarked, mark, markNames } from "./marks.ts";
 import { readPublished } from "./meta.ts";
 import { type LoadAdapter, openPublished, verifyPublished } from "./opening.ts";
-import type { CollectReport, IndexStorage, PublishedIndex, StorageListing } from "./port.ts";
+import type { CollectReport, IndexStorage, PublishedIndex } from "./port.ts";
 import { moveToTrash, stageAttempt } from "./staging.ts";
 
 export interface StorageContext {
@@ -19,16 +20,9 @@ export interface StorageContext {
   markKeepMs: number;
 }
 
-export function byNewestFirst(a: PublishedIndex, b: PublishedIndex): number {
-  return (
-    b.meta.revision - a.meta.revision ||
-    Date.parse(b.meta.create_time) - Date.parse(a.meta.create_time) ||
-    (a.indexId < b.indexId ? 1 : a.indexId > b.indexId ? -1 : 0)
-  );
-}
-
 export function createStorage(context: StorageContext): IndexStorage {
   const { layout } = context;
+  const lister = new Lister(layout);
   const guarded = async <T>(doing: string, work: () => Promise<T>): Promise<T> => {
     try {
       return await work();
@@ -44,7 +38,7 @@ export function createStorage(context: StorageContext): IndexStorage {
         throw new LimError("bad_input", `attempt is ${attempt}`);
       return stageAttempt(context, folderId("label", label), folderId("index id", indexId), attempt);
     },
-    list: (options = {}) => guarded("listing indexes", () => list(layout, options)),
+    list: (options = {}) => guarded("listing indexes", () => lister.list(options)),
     find: ({ indexId, label, signal }) =>
       guarded("looking for an index", async () => {
         const id = folderId("index id", indexId);
@@ -101,43 +95,6 @@ async function find(
   }
   if (refused !== undefined) throw refused;
   return undefined;
-}
-
-async function list(
-  layout: Layout,
-  { label, signal }: { label?: string; signal?: AbortSignal | undefined },
-): Promise<StorageListing> {
-  const listing: StorageListing = { indexes: [], refused: [] };
-  const marked = new Set(await markNames(layout));
-  const labels =
-    label === undefined ? (await namesIn(layout.root)).filter(isFolderId) : [folderId("label", label)];
-  for (const current of labels.toSorted()) {
-    const indexes: PublishedIndex[] = [];
-    const names = await namesIn(layout.label(current)).catch((thrown: unknown) => {
-      listing.refused.push({
-        label: current,
-        indexId: "",
-        reason: storageError(thrown, "reading a label").detail,
-      });
-      return [];
-    });
-    for (const indexId of names.filter(isFolderId).toSorted()) {
-      assertLive(signal);
-      // Marked but still in place: whoever removed it died in between. Collecting takes it away.
-      if (marked.has(indexId)) continue;
-      try {
-        const found = await readPublished(layout, current, indexId);
-        if (found) indexes.push(found);
-      } catch (thrown) {
-        const reason = isLimError(thrown) ? thrown.detail : String(thrown);
-        listing.refused.push({ label: current, indexId, reason });
-      }
-    }
-    listing.indexes.push(...indexes.sort(byNewestFirst));
-  }
-  // A root that went away meanwhile must not look like one without indexes.
-  await assertThere(layout);
-  return listing;
 }
 
 async function ageMs(path: string, nowMs: number): Promise<number | undefined> {

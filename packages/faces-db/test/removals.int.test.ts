@@ -91,7 +91,7 @@ it("one query for a thousand lists; lists that are gone are absent", async () =>
   await link(sql, listId, ...faces);
   await db.unlinkFaces({ listId, faceIds: faces.slice(1) });
   const ranges = Array.from({ length: facesDbLimits.removalRangesPerQuery * 2 }, () => ({
-    listId: randomUUID(),
+    listId: String(randomUUID()),
     sinceRevision: 0,
     toRevision: 9,
   }));
