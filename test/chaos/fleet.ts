@@ -21,11 +21,14 @@ export interface Fleet {
   /** Waits until all wanted members run and exactly one of them leads. */
   untilSteady(): Promise<Member>;
   readonly failures: string[];
+  /** What managers, those that are gone too, wrote with one of the words in it; at most `limit` lines. */
+  linesWith(words: readonly string[], limit: number): string[];
   stop(): Promise<void>;
 }
 
 export function createFleet(servers: Servers, size: number, env: Readonly<Record<string, string>>): Fleet {
   const members: Member[] = [];
+  const everyone: Service[] = [];
   const starting = new Set<Promise<void>>();
   const failures: string[] = [];
   let started = 0;
@@ -35,6 +38,7 @@ export function createFleet(servers: Servers, size: number, env: Readonly<Record
     const start = startService(servers, { kind: "index-manager", name, port: 0, env })
       .then(async (service) => {
         members.push({ service, away: false });
+        everyone.push(service);
         if (stopping) await service.process.stop();
       })
       .catch((error: unknown) => {
@@ -72,6 +76,14 @@ export function createFleet(servers: Servers, size: number, env: Readonly<Record
         },
         { timeoutMs: readyLimitMs },
       ),
+    linesWith: (words, limit) =>
+      everyone
+        .flatMap(({ name, process }) =>
+          process.lines
+            .filter((line) => words.some((word) => line.includes(word)))
+            .map((line) => `${name} ${line}`),
+        )
+        .slice(0, limit),
     async stop() {
       stopping = true;
       await Promise.allSettled(starting);

@@ -6,7 +6,7 @@ import { eventually, type Servers, type TestRedis } from "@lim/testkit";
 import { Redis } from "ioredis";
 import { chooseKind, type FailOver, type FaultKind, failOver, faultKinds } from "./faults.ts";
 import { createFeeder } from "./feeder.ts";
-import { createFleet } from "./fleet.ts";
+import { createFleet, type Fleet } from "./fleet.ts";
 import { createLedger, type Ledger, openTasks } from "./ledger.ts";
 import { type Peer, startPeer } from "./peer.ts";
 import { chancesOf } from "./random.ts";
@@ -44,6 +44,8 @@ export interface ChaosReport {
   figures: Record<string, number>;
   answers: Record<string, number>;
   violations: string[];
+  /** What the managers logged of the tasks and lists that the violations name. */
+  evidence: string[];
 }
 
 export const chaosDefaults: ChaosOptions = {
@@ -64,6 +66,7 @@ const dim = 8;
 const descriptorVersion = 1;
 const observeEveryMs = 100;
 const restLimitMs = 90_000;
+const maxEvidenceLines = 200;
 
 /** Runs managers, peers and a feeder, and makes the master fail until the wanted number of fail-overs has happened. */
 export async function runChaos(
@@ -131,7 +134,8 @@ export async function runChaos(
     raw.disconnect();
     await connection.close();
   }
-  return reportOf(options, { failOvers, ledger, answers, seconds: (performance.now() - startMs) / 1_000 });
+  const seconds = (performance.now() - startMs) / 1_000;
+  return reportOf(options, { failOvers, ledger, answers, seconds, fleet });
 }
 
 function managerEnv(
@@ -205,6 +209,7 @@ function reportOf(
     ledger: Ledger;
     answers: ReadonlyMap<string, number>;
     seconds: number;
+    fleet: Fleet;
   },
 ): ChaosReport {
   const { failOvers, ledger } = run;
@@ -236,7 +241,14 @@ function reportOf(
     figures: ledger.figures(),
     answers: Object.fromEntries([...run.answers].toSorted(([a], [b]) => a.localeCompare(b))),
     violations: ledger.violations,
+    evidence: run.fleet.linesWith(idsIn(ledger.violations), maxEvidenceLines),
   };
+}
+
+function idsIn(texts: readonly string[]): string[] {
+  return [
+    ...new Set(texts.flatMap((text) => text.match(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g) ?? [])),
+  ];
 }
 
 function spreadOf(failOvers: readonly FailOver[]): Spread {

@@ -11,10 +11,12 @@ export {
   lfwFaceModel,
 } from "./faces.ts";
 export { type FlakyProxy, startFlakyProxy } from "./flaky-proxy.ts";
+export { type HttpGate, type HttpGateHooks, startHttpGate } from "./http-gate.ts";
 export { type ManagedProcess, startProcess } from "./managed-process.ts";
 export { type RandomStream, randomStream } from "./random.ts";
 export { loadRealDescriptors, type RealDescriptors } from "./real-descriptors.ts";
 export { startTestRedis, type TestRedis } from "./redis.ts";
+export { type GateDecision, type RedisCommand, type RedisGate, startRedisGate } from "./redis-gate.ts";
 export {
   type Servers,
   type Service,
