@@ -9,12 +9,24 @@ import {
 import type { FastifyInstance } from "fastify";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
+import { indexRemovalRoutes } from "./api/index-removal.ts";
 import { type IndexApiDeps, indexRoutes } from "./api/indexes.ts";
+import { type PlanApiDeps, planRoutes } from "./api/plan.ts";
+import { type ProgressApiDeps, progressRoutes } from "./api/progress.ts";
+import { retentionRoutes } from "./api/retention.ts";
 import { json, master } from "./api/schemas.ts";
+import { taskCreationRoutes } from "./api/task-creation.ts";
+import { taskRemovalRoutes } from "./api/task-removal.ts";
 import { type TaskApiDeps, taskRoutes } from "./api/tasks.ts";
 
-export interface AppDeps extends TaskApiDeps, IndexApiDeps {
+export interface AppDeps
+  extends TaskApiDeps,
+    IndexApiDeps,
+    PlanApiDeps,
+    Pick<ProgressApiDeps, "progressStreams" | "stopping"> {
   logger: Logger;
+  /** Every request but those for health must bear it; undefined: none is asked for. */
+  apiToken: string | undefined;
   metrics: Registry;
   health: readonly HealthCheck[];
   isReady: () => boolean;
@@ -54,9 +66,19 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
     metrics: deps.metrics,
     health: deps.health,
     isReady: deps.isReady,
+    bearerToken: deps.apiToken,
   });
-  await app.register(taskRoutes(deps), { prefix: "/1" });
-  await app.register(indexRoutes(deps), { prefix: "/1" });
-  await app.register(masterRoute(deps.isMaster), { prefix: "/1" });
+  const routes = [
+    taskCreationRoutes(deps),
+    taskRoutes(deps),
+    taskRemovalRoutes(deps),
+    progressRoutes(deps),
+    indexRoutes(deps),
+    indexRemovalRoutes(deps),
+    planRoutes(deps),
+    retentionRoutes(deps),
+    masterRoute(deps.isMaster),
+  ];
+  for (const route of routes) await app.register(route, { prefix: "/1" });
   return app;
 }

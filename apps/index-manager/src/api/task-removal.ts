@@ -1,0 +1,117 @@
+import { LimError, type Task } from "@lim/contracts";
+import type { TaskFilter, TaskStore } from "@lim/coordination";
+import type { IndexStorage } from "@lim/index-storage";
+import { errorResponses } from "@lim/service-kit";
+import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
+import { z } from "zod";
+import { mapBounded } from "../concurrency.ts";
+import { managerLimits } from "../limits.ts";
+import { flagQuery, limitQuery } from "./paging.ts";
+import { json, removedTasks, task, taskParams } from "./schemas.ts";
+import { filterOf, filterShape, hasFilter } from "./task-filters.ts";
+import { type TaskApiDeps, taskTags } from "./tasks.ts";
+
+/** Removal marks on their way to the disk at the same time: each waits for its own fsync. */
+const parallelMarks = 16;
+
+type RemovalDeps = Pick<TaskApiDeps, "store" | "storage">;
+
+/**
+ * Marks first, then removes the records: from the mark on no attempt can publish, and a build without a record is
+ * stopped, not adopted. A task that ends in between is removed as well. Returns the tasks as they were.
+ */
+async function removeTasks(
+  { store, storage }: { store: TaskStore; storage: IndexStorage },
+  found: readonly Task[],
+): Promise<Task[]> {
+  const open = found.filter(({ status }) => status === "pending" || status === "indexing");
+  await mapBounded(open, parallelMarks, ({ task_id }) => storage.markRemoved({ indexId: task_id }));
+  return store.remove(found.map(({ task_id }) => task_id));
+}
+
+/** The newest `limit` tasks that match, and whether there are others. */
+async function matching(
+  store: TaskStore,
+  filter: TaskFilter,
+  { limit, signal }: { limit: number; signal: AbortSignal },
+): Promise<{ tasks: Task[]; more: boolean }> {
+  const { tasks, nextCursor } = await store.find(filter, { limit, signal });
+  if (nextCursor === undefined) return { tasks, more: false };
+  // A cursor says that the search has not reached the end, not that something is there.
+  const rest = await store.find(filter, { limit: 1, cursor: nextCursor, signal });
+  return { tasks, more: rest.tasks.length > 0 };
+}
+
+/** Removal of tasks, one or by filters. */
+export const taskRemovalRoutes =
+  (deps: RemovalDeps): FastifyPluginAsyncZod =>
+  async (app) => {
+    app.delete(
+      "/tasks",
+      {
+        schema: {
+          operationId: "removeTasks",
+          description:
+            "Removes the newest tasks that match all filters; at least one filter is required. Open ones are cancelled: their indexes will never be published. Indexes of finished ones stay.",
+          tags: taskTags,
+          querystring: z.strictObject({
+            ...filterShape,
+            limit: limitQuery({
+              most: managerLimits.maxTasksPerRemoval,
+              byDefault: managerLimits.maxTasksPerRemoval,
+              what: "tasks that one request removes",
+            }),
+            dry_run: flagQuery.describe("true: only say what would be removed"),
+          }),
+          response: {
+            200: json("The removed tasks", removedTasks),
+            ...errorResponses("bad_input", "redis_unavailable", "storage_unavailable"),
+          },
+        },
+      },
+      async (request) => {
+        const { limit, dry_run } = request.query;
+        const filter = filterOf(request.query);
+        if (!hasFilter(request.query))
+          throw new LimError(
+            "bad_input",
+            "querystring: name at least one filter; no filter would mean every task",
+          );
+        const { tasks: found, more } = await matching(deps.store, filter, { limit, signal: request.signal });
+        if (dry_run) return { count: found.length, dry_run, tasks: found, more };
+        // Not given up when the caller goes: a mark without the removal would fail a build that nobody cancelled.
+        const removed = await removeTasks(deps, found);
+        if (removed.length > 0)
+          request.log.info(
+            { tasks: removed.length, task_ids: removed.map((gone) => gone.task_id) },
+            "tasks removed",
+          );
+        return { count: removed.length, dry_run, tasks: removed, more };
+      },
+    );
+
+    app.delete(
+      "/tasks/:task_id",
+      {
+        schema: {
+          operationId: "removeTask",
+          description:
+            "Removes a task and answers with it as it was. One that is not over is cancelled: its index will never be published. The index of a finished one stays.",
+          tags: taskTags,
+          params: taskParams,
+          response: {
+            200: json("The removed task", task),
+            ...errorResponses("bad_input", "not_found", "redis_unavailable", "storage_unavailable"),
+          },
+        },
+      },
+      async (request) => {
+        const taskId = request.params.task_id;
+        const found = await deps.store.get(taskId, { signal: request.signal });
+        const [removed] = found ? await removeTasks(deps, [found]) : [];
+        if (!removed) throw new LimError("not_found", `no task ${taskId}`);
+        request.log.info({ task_id: taskId, status: removed.status }, "task removed");
+        return removed;
+      },
+    );
+  };
