@@ -11,7 +11,10 @@ import { requestIdHeader, requestIdOf } from "@lim/service-kit";
 import type { z } from "zod";
 import { managerLimits } from "./limits.ts";
 
-/** What came of a command: refused by answer (it surely does not run), or no answer (it may). */
+/**
+ * What came of a command: refused in an indexer's own words, or never delivered (`certain`: it surely was not carried
+ * out); or without an answer, or with one that tells nothing, like a proxy's (it may have been).
+ */
 export type CommandResult = { sent: true } | { sent: false; certain: boolean; error: LimError };
 
 /** The indexers' HTTP contract, from the manager's side. */
@@ -61,7 +64,7 @@ async function command(url: string, body: object, signal: AbortSignal): Promise<
     const error = errorBodySchema.safeParse(answer);
     return {
       sent: false,
-      certain: true,
+      certain: error.success && certainStatus(response.status),
       error: error.success
         ? LimError.fromBody(error.data)
         : new LimError("internal", `${url} answered HTTP ${response.status}`),
@@ -73,6 +76,10 @@ async function command(url: string, body: object, signal: AbortSignal): Promise<
       error: new LimError("indexer_lost", `${url}: ${reasonOf(thrown)}`, { cause: thrown }),
     };
   }
+}
+
+function certainStatus(status: number): boolean {
+  return (status >= 400 && status < 500) || status === 503;
 }
 
 function causeCode(thrown: unknown): string | undefined {

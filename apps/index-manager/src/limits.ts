@@ -6,13 +6,17 @@ export const managerLimits = {
   stateTimeoutMs: 2_000,
   /** A lookup waits this long for answers; who answers later counts in the next one, and holds up nobody. */
   lookupWaitMs: 300,
+  /** Indexers with an open question or command; past it, those asked longest ago go first in the next lookups. */
+  maxOpenQuestions: 256,
   /** A dispatch or stop not answered by then is left to the next lookup, which sees what came of it. */
   commandTimeoutMs: 5_000,
   maxIndexerAnswerBytes: 1024 * 1024,
   /** Tasks that one lookup can dispatch: more indexers than this are not served at once. */
   queueWindow: 256,
-  /** Dispatches of one task that its indexers refused; past it they count as attempts. */
+  /** Attempts of one task that its indexers refused or handed back; past it they count as attempts. */
   maxRefusedDispatches: 10,
+  /** Tasks of which a master remembers such attempts. */
+  maxSparedTasks: 10_000,
   /** An indexer that refused or failed a dispatch gets no other for this long. */
   avoidIndexerMs: 2_000,
   /** Pause after a plan that failed, and between questions whether one is due. */
