@@ -7,25 +7,24 @@
 --         records looked at; of these waiting; ids without a record; tasks found}, each of these {score, field, value, …}
 local budget, most = tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_us()
-local page = redis.call('ZRANGE', KEYS[1], ARGV[2], '+inf', 'BYSCORE', 'LIMIT', 0, budget, 'WITHSCORES')
+local function score_of(id) return digits(tonumber(redis.call('ZSCORE', KEYS[1], id))) end
+local page = redis.call('ZRANGE', KEYS[1], ARGV[2], '+inf', 'BYSCORE', 'LIMIT', 0, budget)
+local reached = #page == budget and score_of(page[budget]) or ''
 local waiting, seen, vanished, found = 0, 0, {}, {}
-local reached = #page == 2 * budget and digits(tonumber(page[#page])) or ''
-for i = 1, #page, 2 do
-  local task_key = ARGV[1] .. page[i]
-  local task = redis.call('HMGET', task_key, 'status', 'not_before_us')
-  local waits = (tonumber(task[2] or '') or 0) > now
+for _, id in ipairs(page) do
+  local task_key = ARGV[1] .. id
+  local waits = (tonumber(redis.call('HGET', task_key, 'not_before_us') or '') or 0) > now
   seen = seen + 1
-  if not task[1] and redis.call('EXISTS', task_key) == 0 then
-    vanished[#vanished + 1] = page[i]
-  else
-    if waits then waiting = waiting + 1 end
-    if not (waits and ARGV[5] == '1') then
-      local score = digits(tonumber(page[i + 1]))
-      local fields = redis.call('HGETALL', task_key)
-      table.insert(fields, 1, score)
+  if waits then waiting = waiting + 1 end
+  if not (waits and ARGV[5] == '1') then
+    local fields = redis.call('HGETALL', task_key)
+    if #fields == 0 then
+      vanished[#vanished + 1] = id
+    else
+      table.insert(fields, 1, score_of(id))
       found[#found + 1] = fields
       if #found == most then
-        reached = score
+        reached = fields[1]
         break
       end
     end

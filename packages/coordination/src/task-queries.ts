@@ -131,7 +131,7 @@ export class TaskQueries {
     let waiting = 0;
     let seen = 0;
     for (;;) {
-      const most = Math.min(chunkSize, options.limit - found.length);
+      const most = Math.min(chunkSize, Math.max(options.limit - found.length, 1));
       const part = await this.#queuePart({ from, most, readyOnly: true }, options);
       found.push(...part.records);
       waiting += part.waiting;
@@ -272,10 +272,11 @@ export class TaskQueries {
     input: { from: string; most: number; readyOnly: boolean },
     options: Cancellable,
   ): Promise<ReturnType<typeof scripts.queue.parse> & { records: FoundRecord[] }> {
+    const { from, most, readyOnly } = input;
     const part = await this.run(
       scripts.queue,
       [this.keys.queue],
-      [this.keys.taskPrefix, input.from, recordsPerWalk, input.most, input.readyOnly ? "1" : "0"],
+      [this.keys.taskPrefix, from, readyOnly ? recordsPerWalk : most, most, readyOnly ? "1" : "0"],
       options,
     );
     await this.#forget(part.vanished, undefined, options);

@@ -1,11 +1,12 @@
-import type { TaskStatus } from "@lim/contracts";
+import type { Task } from "@lim/contracts";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Keys } from "../src/keys.ts";
-import type { KeyNames, Refusal, TaskStore, Transition } from "../src/port.ts";
+import type { KeyNames, Refusal, TaskFilter, TaskStore, Transition } from "../src/port.ts";
 import { createTaskStore } from "../src/task-store.ts";
 import { freshKeyNames, type RedisFixture, startFixture } from "./support.ts";
-import { TaskModel } from "./task-model.ts";
+import { event, labels, type RawEvent, resolveEvent, type TaskEvent } from "./task-events.ts";
+import { type CreatedInModel, TaskModel } from "./task-model.ts";
 
 let fixture: RedisFixture;
 beforeAll(async () => {
@@ -13,78 +14,15 @@ beforeAll(async () => {
 });
 afterAll(() => fixture.close());
 
-const idOf = (kind: number, n: number) => `0000000${kind}-0000-4000-8000-00000000000${n}`;
-const taskIds = [1, 2, 3, 4, 5, 6].map((n) => idOf(1, n));
-const labels = [1, 2, 3, 4].map((n) => idOf(2, n));
 const reason = { error_code: 26104, desc: "Build process was killed or crashed", detail: "SIGSEGV" };
 const maxAttempts = 2;
+/** Longer than any test: what is delayed waits to the end. */
+const delayMs = 3_600_000;
+/** Before any start but that of an adopted build, and after any end. */
+const reportedEnds = { behind: "2021-01-01T00:00:00.000Z", ahead: "2999-01-01T00:00:00.000Z" };
+const adoptedStart = "2020-01-01T00:00:00.000Z";
 
-/** Mostly a task that the event fits, so that histories get deep; else any. */
-const task = fc.record({ fitting: fc.integer({ min: 0, max: 4 }).map((n) => n > 0), n: fc.nat({ max: 59 }) });
-const label = fc.constantFrom(...labels);
-/** Mostly the epoch in force, sometimes the one before. */
-const stale = fc.integer({ min: 0, max: 5 }).map((n) => n === 0);
-/** Off the attempt that the model holds. */
-const attemptShift = fc.constantFrom(0, 0, 0, 0, -1, 1);
-
-const event = fc.oneof(
-  {
-    weight: 4,
-    arbitrary: fc.record({ kind: fc.constant("create" as const), task, label, stale, planned: fc.boolean() }),
-  },
-  { weight: 5, arbitrary: fc.record({ kind: fc.constant("dispatch" as const), task, stale }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("progress" as const), task, stale, attemptShift }) },
-  {
-    weight: 3,
-    arbitrary: fc.record({
-      kind: fc.constant("finish" as const),
-      task,
-      stale,
-      attemptShift,
-      failed: fc.boolean(),
-    }),
-  },
-  { weight: 4, arbitrary: fc.record({ kind: fc.constant("requeue" as const), task, stale, attemptShift }) },
-  {
-    weight: 2,
-    arbitrary: fc.record({
-      kind: fc.constant("adopt" as const),
-      task,
-      label,
-      stale,
-      attempt: fc.integer({ min: 1, max: 3 }),
-    }),
-  },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("remove" as const), task }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("newMaster" as const) }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("flush" as const), claim: fc.boolean() }) },
-);
-type Raw = typeof event extends fc.Arbitrary<infer E> ? E : never;
-type Event = Raw extends infer E
-  ? E extends { task: unknown }
-    ? Omit<E, "task"> & { task: string }
-    : E
-  : never;
-
-/** What each event needs to find. */
-const fitting: Record<Raw["kind"], (model: TaskModel, id: string) => boolean> = {
-  create: (model, id) => !model.tasks.has(id),
-  dispatch: (model, id) => model.tasks.get(id)?.status === "pending",
-  progress: (model, id) => model.tasks.get(id)?.status === "indexing",
-  finish: (model, id) => model.tasks.get(id)?.status === "indexing",
-  requeue: (model, id) => model.tasks.get(id)?.status === "indexing",
-  adopt: (model, id) => !model.tasks.has(id),
-  remove: (model, id) => model.tasks.has(id),
-  newMaster: () => true,
-  flush: () => true,
-};
-
-function resolve(raw: Raw, model: TaskModel): Event {
-  if (!("task" in raw)) return raw;
-  const fits = taskIds.filter((id) => fitting[raw.kind](model, id));
-  const choice = raw.task.fitting && fits.length > 0 ? fits : taskIds;
-  return { ...raw, task: choice[raw.task.n % choice.length] ?? "" } as Event;
-}
+type Spoken = Exclude<TaskEvent, { kind: "create" | "remove" | "removeMany" | "newMaster" | "flush" }>;
 
 class Run {
   readonly model = new TaskModel();
@@ -104,46 +42,62 @@ class Run {
     await fixture.raw.set(this.#keys.epoch, String(this.#highest));
   }
 
-  async step(raw: Raw): Promise<void> {
-    const { model, store } = this;
-    const step = resolve(raw, model);
-    if (step.kind === "newMaster") return this.claim();
-    if (step.kind === "flush") {
-      model.flush();
-      const keys = await fixture.raw.keys(`{${this.#keys.masterLock}}*`);
-      if (keys.length > 0) await fixture.raw.del(...keys);
-      return step.claim ? this.claim() : undefined;
+  async step(raw: RawEvent): Promise<void> {
+    const { model } = this;
+    const step = resolveEvent(raw, model);
+    switch (step.kind) {
+      case "newMaster":
+        return this.claim();
+      case "flush": {
+        model.flush();
+        const keys = await this.#storedKeys();
+        if (keys.length > 0) await fixture.raw.del(...keys);
+        return step.claim ? this.claim() : undefined;
+      }
+      case "remove":
+        return this.#remove([step.task]);
+      case "removeMany":
+        return this.#remove(step.ids);
+      case "create":
+        return this.#create(step);
+      default: {
+        const epoch = step.stale ? this.#highest - 1 : this.#highest;
+        expect(await this.#transition(step, epoch)).toEqual(this.#expected(step, epoch));
+      }
     }
-    if (step.kind === "remove") {
-      const removed = await store.remove([step.task]);
-      expect(removed.map((one) => one.task_id)).toEqual(model.remove(step.task) ? [step.task] : []);
-      return;
-    }
-    const epoch = step.stale ? this.#highest - 1 : this.#highest;
-    if (step.kind === "create") {
-      const given = step.planned ? epoch : undefined;
-      const made = await store.create({
-        taskId: step.task,
-        listId: step.label,
-        mode: "rebuild",
-        trigger: step.planned ? "plan" : "request",
-        ...(given === undefined ? {} : { epoch: given }),
-      });
-      const outcome = "created" in made ? "created" : made;
-      expect(outcome).toEqual(model.create(step.task, step.label, given));
-      return;
-    }
-    expect(await this.#transition(step, epoch)).toEqual(this.#expected(step, epoch));
+  }
+
+  async #remove(ids: readonly string[]): Promise<void> {
+    const removed = await this.store.remove(ids);
+    expect(removed.map((one) => one.task_id)).toEqual(ids.filter((id) => this.model.remove(id)));
+  }
+
+  async #create(step: Extract<TaskEvent, { kind: "create" }>): Promise<void> {
+    const { task, label, priority, idempotency } = step;
+    const given = step.stale ? this.#highest - 1 : this.#highest;
+    const epoch = step.planned ? given : undefined;
+    const made = await this.store.create({
+      taskId: task,
+      listId: label,
+      mode: "rebuild",
+      trigger: step.planned ? "plan" : "request",
+      ...(epoch === undefined ? {} : { epoch }),
+      ...(priority ? { priority } : {}),
+      ...(idempotency ? { idempotency } : {}),
+    });
+    let outcome: CreatedInModel;
+    if ("created" in made) {
+      outcome = "created";
+      expect(made.created.task_id).toBe(task);
+    } else outcome = "replayed" in made ? { replayed: made.replayed.task_id } : made;
+    expect(outcome).toEqual(this.model.create({ id: task, label, epoch, priority, idempotency }));
   }
 
   #attempt(step: { task: string; attemptShift: number }): number {
     return (this.model.tasks.get(step.task)?.attempt ?? 1) + step.attemptShift;
   }
 
-  async #transition(
-    step: Exclude<Event, { kind: "create" | "remove" | "newMaster" | "flush" }>,
-    epoch: number,
-  ): Promise<Refusal | number | string> {
+  async #transition(step: Spoken, epoch: number): Promise<Refusal | number | string> {
     const { store } = this;
     const taskId = step.task;
     switch (step.kind) {
@@ -167,7 +121,7 @@ class Run {
             attempt: this.#attempt(step),
             epoch,
             error: step.failed ? reason : null,
-            endTime: "2026-11-21T00:00:00.000Z",
+            endTime: step.clock === "right" ? new Date().toISOString() : reportedEnds[step.clock],
           }),
         );
       case "requeue": {
@@ -177,6 +131,7 @@ class Run {
           epoch,
           reason,
           maxAttempts,
+          delayMs: step.delayed ? delayMs : 0,
         });
         return answer.ok ? answer.status : answer.refusal;
       }
@@ -188,17 +143,14 @@ class Run {
             mode: "update",
             attempt: step.attempt,
             indexer: "http://127.0.0.1:5181",
-            startTime: "2026-11-20T23:00:00.000Z",
+            startTime: adoptedStart,
             epoch,
           }),
         );
     }
   }
 
-  #expected(
-    step: Exclude<Event, { kind: "create" | "remove" | "newMaster" | "flush" }>,
-    epoch: number,
-  ): Refusal | number | string {
+  #expected(step: Spoken, epoch: number): Refusal | number | string {
     const { model } = this;
     switch (step.kind) {
       case "dispatch":
@@ -208,51 +160,134 @@ class Run {
       case "finish":
         return model.finish(step.task, epoch, this.#attempt(step), step.failed);
       case "requeue":
-        return model.requeue(step.task, epoch, this.#attempt(step), maxAttempts);
+        return model.requeue(step.task, epoch, this.#attempt(step), { maxAttempts, delayed: step.delayed });
       case "adopt":
         return model.adopt(step.task, step.label, epoch, step.attempt);
     }
   }
 
-  /** All that can be read equals the model, and the invariants hold. */
+  /** All that can be read equals the model, all that is stored is what it should be, and the invariants hold. */
   async compare(): Promise<void> {
-    const { model, store } = this;
-    const [tasks, queue, running, open] = await Promise.all([
-      store.list({}),
-      store.queue(),
-      store.indexing(),
-      store.openTasks(labels),
+    const { model } = this;
+    const tasks = await this.#pages({});
+    const seen = tasks.map((one) => [
+      one.task_id,
+      one.content.list_id,
+      one.status,
+      one.attempt,
+      one.priority,
+      one.not_before !== null,
     ]);
-    const seen = new Map(
-      tasks.map((one) => [
-        one.task_id,
-        { label: one.content.list_id, status: one.status as TaskStatus, attempt: one.attempt },
-      ]),
+    expect(seen).toEqual(
+      model.newestFirst.map((id) => {
+        const one = model.tasks.get(id);
+        return [id, one?.label, one?.status, one?.attempt, one?.priority, one?.waits];
+      }),
     );
-    expect(seen).toEqual(model.tasks);
-    expect(queue.tasks.map((one) => one.task_id)).toEqual(model.queue);
-    expect(queue.count).toBe(model.queue.length);
-    // Beside what the store says: nothing is left behind where nobody looks.
-    expect(await fixture.raw.zrange(this.#keys.queue, 0, "-1")).toEqual(model.queue);
-    const held = labels.filter((one) => model.openOf(one)).map((one) => this.#keys.labelTask(one));
-    expect((await fixture.raw.keys(`${this.#keys.labelTaskPrefix}*`)).sort()).toEqual(held.sort());
-    const indexing = [...model.tasks].filter(([, one]) => one.status === "indexing").map(([id]) => id);
-    expect(running.map((one) => one.task_id).sort()).toEqual(indexing.sort());
-    for (const one of labels) {
-      expect(open.get(one)).toBe(model.openOf(one));
-      const openTasks = tasks.filter(
-        (candidate) =>
-          candidate.content.list_id === one &&
-          (candidate.status === "pending" || candidate.status === "indexing"),
-      );
-      expect(openTasks.length).toBeLessThanOrEqual(1);
-    }
+    await this.#compareStored(tasks);
+    await this.#compareQueue();
+    await this.#compareFilters();
     for (const count of model.endings.values()) expect(count).toBeLessThanOrEqual(1);
     for (const one of tasks) {
       const ended = one.status === "success" || one.status === "error";
       expect(one.end_time !== null).toBe(ended);
       expect(one.error !== null).toBe(one.status === "error");
+      if (one.end_time !== null && one.start_time !== null) {
+        expect(one.end_time >= one.start_time).toBe(true);
+        expect(Date.parse(one.end_time)).toBeLessThan(Date.now() + 1_000);
+      }
     }
+  }
+
+  /** In pages so small that there are several. */
+  async #pages(filter: TaskFilter): Promise<Task[]> {
+    const all: Task[] = [];
+    let cursor: string | undefined;
+    do {
+      const page = await this.store.find(filter, { limit: 2, ...(cursor === undefined ? {} : { cursor }) });
+      if (cursor !== undefined) expect(page.tasks).not.toEqual([]);
+      all.push(...page.tasks);
+      cursor = page.nextCursor;
+    } while (cursor !== undefined);
+    return all;
+  }
+
+  /** Beside what the store says: nothing is left behind where nobody looks. */
+  async #compareStored(tasks: readonly Task[]): Promise<void> {
+    const { model } = this;
+    const keys = this.#keys;
+    const ids = model.newestFirst;
+    const used = labels.filter((label) => [...model.tasks.values()].some((one) => one.label === label));
+    const ended = model.idsIn("success", "error");
+    const running = model.idsIn("indexing");
+    const expected = [
+      ...(model.epoch === undefined ? [] : [keys.epoch]),
+      ...(ids.length > 0 ? [keys.tasks] : []),
+      ...(model.queue.length > 0 ? [keys.queue] : []),
+      ...(running.length > 0 ? [keys.indexing] : []),
+      ...(ended.length > 0 ? [keys.ended] : []),
+      ...ids.map((id) => keys.task(id)),
+      ...used.map((label) => keys.tasksOf(label)),
+      ...labels.filter((label) => model.openOf(label)).map((label) => keys.labelTask(label)),
+      ...[...model.removed].map((id) => keys.removed(id)),
+      ...[...model.idempotencyKeys.keys()].map((key) => keys.idempotency(key)),
+    ];
+    expect((await this.#storedKeys()).sort()).toEqual(expected.sort());
+    expect(await fixture.raw.zrange(keys.tasks, 0, "-1", "REV")).toEqual(ids);
+    expect(await fixture.raw.zrange(keys.queue, 0, "-1")).toEqual(model.queue);
+    expect((await fixture.raw.smembers(keys.indexing)).sort()).toEqual(running.sort());
+    for (const label of used)
+      expect(await fixture.raw.zrange(keys.tasksOf(label), 0, "-1", "REV")).toEqual(
+        ids.filter((id) => model.tasks.get(id)?.label === label),
+      );
+    const endsInSet = await fixture.raw.zrange(keys.ended, 0, "-1", "WITHSCORES");
+    const endOf = new Map(tasks.map((one) => [one.task_id, Date.parse(one.end_time ?? "")]));
+    expect(endsInSet.filter((_, i) => i % 2 === 0).sort()).toEqual(ended.sort());
+    for (let i = 0; i < endsInSet.length; i += 2)
+      expect(Math.floor(Number(endsInSet[i + 1]) / 1000)).toBe(endOf.get(endsInSet[i] ?? ""));
+  }
+
+  async #compareQueue(): Promise<void> {
+    const { model, store } = this;
+    const ready = await store.ready({ limit: 100 });
+    const waits = (id: string) => model.tasks.get(id)?.waits === true;
+    expect(ready.tasks.map((one) => one.task_id)).toEqual(model.queue.filter((id) => !waits(id)));
+    expect(ready.waiting).toBe(model.queue.filter(waits).length);
+    expect(ready.queued).toBe(model.queue.length);
+    const queued: string[] = [];
+    let cursor: string | undefined;
+    do {
+      const page = await store.queue({ limit: 2, ...(cursor === undefined ? {} : { cursor }) });
+      expect(page.count).toBe(model.queue.length);
+      queued.push(...page.tasks.map((one) => one.task_id));
+      cursor = page.nextCursor;
+    } while (cursor !== undefined);
+    expect(queued).toEqual(model.queue);
+  }
+
+  async #compareFilters(): Promise<void> {
+    const { model, store } = this;
+    const idsOf = async (filter: TaskFilter) => (await this.#pages(filter)).map((one) => one.task_id);
+    const open = await store.openTasks(labels);
+    for (const label of labels) {
+      expect(open.get(label)).toBe(model.openOf(label));
+      const ofLabel = model.newestFirst.filter((id) => model.tasks.get(id)?.label === label);
+      expect(await idsOf({ listId: label })).toEqual(ofLabel);
+      const openOfLabel = ofLabel.filter((id) => model.idsIn("pending", "indexing").includes(id));
+      expect(openOfLabel.length).toBeLessThanOrEqual(1);
+    }
+    const ended = model.idsIn("success", "error");
+    expect(await idsOf({ statuses: ["success", "error"] })).toEqual(ended);
+    expect(await idsOf({ statuses: ["indexing"] })).toEqual(model.idsIn("indexing"));
+    const running = (await store.indexing()).map((one) => one.task_id);
+    expect(running).toEqual(model.idsIn("indexing").reverse());
+    const past = await store.expired({ keep: 1, endedBeforeMs: 0 });
+    expect(past).toMatchObject({ ended: ended.length, expired: Math.max(ended.length - 1, 0) });
+    expect(past.taskIds).toHaveLength(past.expired);
+  }
+
+  #storedKeys(): Promise<string[]> {
+    return fixture.raw.keys(`{${this.#keys.masterLock}}*`);
   }
 }
 
@@ -275,5 +310,5 @@ describe("task store against its model", () => {
       }),
       { numRuns: 150 },
     );
-  });
+  }, 60_000);
 });

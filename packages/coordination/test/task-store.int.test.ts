@@ -170,7 +170,10 @@ describe("a task's life", () => {
     await fixture.raw.zadd(keys.tasks, String(future), taskId);
     await fixture.raw.zadd(keys.queue, String(future), taskId);
     const later = [(await create()).taskId, (await create()).taskId];
-    expect((await store.queue({ limit: 1_000 })).tasks.map((task) => task.task_id)).toEqual([taskId, ...later]);
+    expect((await store.queue({ limit: 1_000 })).tasks.map((task) => task.task_id)).toEqual([
+      taskId,
+      ...later,
+    ]);
   });
 });
 
@@ -211,7 +214,10 @@ describe("what Redis lost or others left behind", () => {
       epoch,
     });
     const { taskId } = await create();
-    expect((await store.find({}, { limit: 1_000 })).tasks.map((task) => task.task_id)).toEqual([taskId, adopted]);
+    expect((await store.find({}, { limit: 1_000 })).tasks.map((task) => task.task_id)).toEqual([
+      taskId,
+      adopted,
+    ]);
   });
 
   it("does not adopt what was removed while it ran", async () => {
@@ -256,7 +262,10 @@ describe("what Redis lost or others left behind", () => {
     });
     expect(await fixture.raw.zrange(keys.queue, 0, "-1")).toEqual([queued, kept.taskId]);
     expect((await store.find({}, { limit: 1_000 })).tasks.map((task) => task.task_id)).toEqual([kept.taskId]);
-    expect(await store.queue({ limit: 1_000 })).toMatchObject({ count: 1, tasks: [{ task_id: kept.taskId }] });
+    expect(await store.queue({ limit: 1_000 })).toMatchObject({
+      count: 1,
+      tasks: [{ task_id: kept.taskId }],
+    });
     expect(await store.indexing()).toEqual([]);
     expect(await fixture.raw.zrange(keys.tasks, 0, "-1")).toEqual([kept.taskId]);
     expect(await fixture.raw.zrange(keys.queue, 0, "-1")).toEqual([kept.taskId]);
