@@ -11,5 +11,5 @@ await runService({
   version,
   help: helpText,
   forceAfterMs,
-  main: (signal) => runManager(readSettings(process.env), signal),
+  main: (signal, settingsFile) => runManager(readSettings(process.env, settingsFile), signal),
 });

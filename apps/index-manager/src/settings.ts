@@ -6,6 +6,8 @@ import {
   flag,
   listenSettings,
   loadSettings,
+  settingsFileOf,
+  settingsSources,
   wholeNumber,
 } from "@lim/service-kit";
 import { z } from "zod";
@@ -57,6 +59,7 @@ export const settingsShape = {
   },
   masterLock: {
     env: "LIM_MANAGER_MASTER_LOCK",
+    file: "master_lock",
     schema: z
       .string()
       .regex(/^[^\s{}]{1,200}$/, "must have no space or brace")
@@ -69,14 +72,17 @@ export const settingsShape = {
   },
   planningPeriodS: {
     env: "LIM_PLANNING_PERIOD_S",
+    file: "planning_period",
     schema: wholeNumber(1, 31_536_000).default(3_600).describe("Seconds between plans"),
   },
   planningSchedule: {
     env: "LIM_PLANNING_SCHEDULE",
+    file: "planning_schedule",
     schema: cronSchema.optional().describe("Cron string of 5 or 6 fields; wins over the period"),
   },
   planningTimeZone: {
     env: "LIM_PLANNING_TIME_ZONE",
+    file: "planning_time_zone",
     schema: z
       .string()
       .refine(isTimeZone, "must be a time zone like Europe/Berlin")
@@ -97,6 +103,8 @@ export const settingsShape = {
   },
   wanted: {
     env: "LIM_LISTS",
+    file: "lists",
+    list: true,
     defaultText: "dynamic",
     schema: wantedListsSchema
       .prefault("dynamic")
@@ -104,22 +112,26 @@ export const settingsShape = {
   },
   minIndexingListSize: {
     env: "LIM_MIN_INDEXING_LIST_SIZE",
+    file: "min_indexing_list_size",
     schema: wholeNumber(1, Number.MAX_SAFE_INTEGER)
       .default(50_000)
       .describe("Faces that make a list worth an index"),
   },
   rebuildDefault: {
     env: "LIM_REBUILD_DEFAULT",
+    file: "rebuild_rules.default",
     schema: flag.default(true).describe("true: build anew; false: update the newest index where that works"),
   },
   maxRemovalForRebuild: {
     env: "LIM_MAX_REMOVAL_FOR_REBUILD",
+    file: "rebuild_rules.max_removal_for_rebuild",
     schema: wholeNumber(0, Number.MAX_SAFE_INTEGER)
       .default(0)
       .describe("More removals than this since the last full build ask for another; 0: never"),
   },
   maxRemovalRatio: {
     env: "LIM_MAX_REMOVAL_RATIO",
+    file: "rebuild_rules.max_removal_ratio",
     schema: z.coerce
       .number()
       .gt(0)
@@ -129,6 +141,8 @@ export const settingsShape = {
   },
   indexers: {
     env: "LIM_INDEXERS",
+    file: "indexers",
+    list: true,
     schema: originsSchema
       .optional()
       .describe("Origins of indexers, separated by commas, besides those that register"),
@@ -154,6 +168,7 @@ export const settingsShape = {
   },
   keepVersions: {
     env: "LIM_KEEP_VERSIONS",
+    file: "keep_versions",
     schema: wholeNumber(1, 1_000).default(2).describe("Indexes kept of a list, the newest included"),
   },
   keepTasks: {
@@ -162,6 +177,7 @@ export const settingsShape = {
   },
   taskRetentionS: {
     env: "LIM_TASK_RETENTION_S",
+    file: "task_retention",
     schema: wholeNumber(1, 315_360_000)
       .default(30 * 86_400)
       .describe("Seconds that an ended task is kept, within LIM_KEEP_TASKS"),
@@ -196,16 +212,18 @@ export const settingsShape = {
 
 export type Settings = ReturnType<typeof loadSettings<typeof settingsShape>>;
 
-/** Throws bad_settings with every fault. */
-export function readSettings(env: Readonly<Record<string, string | undefined>>): Settings {
-  return loadSettings(settingsShape, env);
+/** Throws bad_settings with every fault. `file`: the argument of --settings. */
+export function readSettings(env: Readonly<Record<string, string | undefined>>, file?: string): Settings {
+  return loadSettings(settingsShape, env, settingsFileOf(env, file));
 }
 
 export function helpText(): string {
   return [
     "index-manager: plans, queues and dispatches index builds; HTTP API under /1, documentation under /docs.",
     "",
-    "Settings (environment):",
+    settingsSources(),
+    "",
+    "Settings (environment variable, name in the file):",
     describeSettings(settingsShape),
   ].join("\n");
 }

@@ -17,8 +17,8 @@ const forceAfterMs = 15_000;
 /** Connections to Postgres beside those of the refresh passes: revisions, loads, health. */
 const otherConnections = 4;
 
-async function main(signal: AbortSignal): Promise<void> {
-  const settings = readSettings();
+async function main(signal: AbortSignal, settingsFile: string | undefined): Promise<void> {
+  const settings = readSettings(process.env, settingsFile);
   const log = createLogger({ service: serviceName, level: settings.logLevel });
   const redis = connectRedis({ url: settings.redisUrl, name: serviceName, log });
   const db = openFacesDb({
@@ -78,8 +78,7 @@ async function main(signal: AbortSignal): Promise<void> {
 await runService({
   name: serviceName,
   version: serviceVersion,
-  help: () =>
-    `lim-indexed-matcher: answers matches from loaded indexes. Settings come from the environment:\n${settingsHelp()}`,
+  help: () => `lim-indexed-matcher: answers matches from loaded indexes.\n\n${settingsHelp()}`,
   forceAfterMs,
   main,
 });

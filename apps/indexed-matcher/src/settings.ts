@@ -7,6 +7,8 @@ import {
   guessHost,
   listenSettings,
   loadSettings,
+  settingsFileOf,
+  settingsSources,
   wholeNumber,
 } from "@lim/service-kit";
 import { defaultRerank, rerankKinds } from "@lim/vector-index";
@@ -103,22 +105,24 @@ export type Settings = Omit<Loaded, "matcherHost"> & {
   matcherHost: string;
 };
 
-/** Throws `bad_settings` with all faults. */
-export function readSettings(env: Readonly<Record<string, string | undefined>> = process.env): Settings {
-  const checked = {
-    ...shape,
-    labelKeyRenewMs: {
-      ...shape.labelKeyRenewMs,
-      schema: shape.labelKeyRenewMs.schema.refine(
-        (renewMs) => renewMs < (Number(env[shape.labelKeyTtlMs.env]) || defaults.labelKeyTtlMs),
-        `must be below ${shape.labelKeyTtlMs.env}, or keys expire between renewals`,
-      ),
-    },
-  };
-  const loaded = loadSettings(checked, env);
+/** Throws `bad_settings` with all faults. `file`: the argument of --settings. */
+export function readSettings(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+  file?: string,
+): Settings {
+  const loaded = loadSettings(shape, env, settingsFileOf(env, file), ({ labelKeyRenewMs, labelKeyTtlMs }) =>
+    labelKeyRenewMs === undefined || labelKeyTtlMs === undefined || labelKeyRenewMs < labelKeyTtlMs
+      ? []
+      : [
+          {
+            key: "labelKeyRenewMs",
+            fault: `must be below ${shape.labelKeyTtlMs.env}, or keys expire between renewals; got "${labelKeyRenewMs}"`,
+          },
+        ],
+  );
   return { ...loaded, matcherHost: guessHost(loaded.matcherHost) };
 }
 
 export function settingsHelp(): string {
-  return describeSettings(shape);
+  return `${settingsSources()}\n\nSettings (environment variable, name in the file):\n${describeSettings(shape)}`;
 }

@@ -17,10 +17,10 @@ const reportOutcomeMs = 3_000;
 /** Above the drain's own limits, for closing connections. */
 const closeGraceMs = 10_000;
 
-const settings = () => readSettings(process.env);
+const settings = (file: string | undefined) => readSettings(process.env, file);
 
-async function main(signal: AbortSignal): Promise<void> {
-  await serve(settings(), signal);
+async function main(signal: AbortSignal, settingsFile: string | undefined): Promise<void> {
+  await serve(settings(settingsFile), signal);
 }
 
 async function serve(config: Settings, signal: AbortSignal): Promise<void> {
@@ -131,16 +131,15 @@ function untilAborted(signal: AbortSignal): Promise<void> {
 await runService({
   name: serviceName,
   version: serviceVersion,
-  help: () =>
-    `lim-indexer: builds indexes, one at a time. Settings come from the environment:\n${settingsHelp()}`,
-  forceAfterMs: drainLimitMs() + cancelGraceMs + reportOutcomeMs + closeGraceMs,
+  help: () => `lim-indexer: builds indexes, one at a time.\n\n${settingsHelp()}`,
+  forceAfterMs: (settingsFile) => drainLimitMs(settingsFile) + cancelGraceMs + reportOutcomeMs + closeGraceMs,
   main,
 });
 
 /** The drain timeout before settings are judged; bad ones are reported by main. */
-function drainLimitMs(): number {
+function drainLimitMs(settingsFile: string | undefined): number {
   try {
-    return settings().drainTimeoutMs;
+    return settings(settingsFile).drainTimeoutMs;
   } catch {
     return 0;
   }

@@ -5,6 +5,8 @@ import {
   guessHost,
   listenSettings,
   loadSettings,
+  settingsFileOf,
+  settingsSources,
   wholeNumber,
 } from "@lim/service-kit";
 import { z } from "zod";
@@ -62,9 +64,12 @@ export interface Settings {
   logLevel: string;
 }
 
-/** Throws `bad_settings` with all faults. */
-export function readSettings(env: Readonly<Record<string, string | undefined>> = process.env): Settings {
-  const { origin, memoryLimitMb, ...rest } = loadSettings(shape, env);
+/** Throws `bad_settings` with all faults. `file`: the argument of --settings. */
+export function readSettings(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+  file?: string,
+): Settings {
+  const { origin, memoryLimitMb, ...rest } = loadSettings(shape, env, settingsFileOf(env, file));
   return {
     ...rest,
     originOf: (listeningPort) => origin ?? `http://${reachableHost(rest.host)}:${listeningPort}`,
@@ -82,5 +87,5 @@ function reachableHost(host: string): string {
 }
 
 export function settingsHelp(): string {
-  return describeSettings(shape);
+  return `${settingsSources()}\n\nSettings (environment variable, name in the file):\n${describeSettings(shape)}`;
 }

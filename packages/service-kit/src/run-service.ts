@@ -8,7 +8,7 @@ const sameSignalMs = 500;
 const exitCodes = { ok: 0, failed: 1, badSettings: 2, forced: 3 } as const;
 
 /**
- * Runs a service's `main`: `--help`, `--version`; SIGTERM and SIGINT abort the signal once, one that comes half a second
+ * Runs a service's `main`: `--help`, `--version`; `--settings FILE` is passed on; SIGTERM and SIGINT abort the signal once, one that comes half a second
  * later or more, or `forceAfterMs`, exits at once with code 3; a failure is logged with its cause and remedy, exit code 1 (2 for bad
  * settings or arguments). Ends the process when `main` has returned.
  */
@@ -16,8 +16,9 @@ export async function runService(options: {
   name: string;
   version: string;
   help: () => string;
-  forceAfterMs: number;
-  main: (signal: AbortSignal) => Promise<void>;
+  /** Where it depends on settings, asked once with the argument of `--settings`. */
+  forceAfterMs: number | ((settingsFile: string | undefined) => number);
+  main: (signal: AbortSignal, settingsFile: string | undefined) => Promise<void>;
 }): Promise<void> {
   const args = process.argv.slice(2);
   if (args.includes("--help") || args.includes("-h")) {
@@ -29,24 +30,39 @@ export async function runService(options: {
     writeSync(1, `${options.name} ${options.version}\n`);
     process.exit(exitCodes.ok);
   }
-  if (args.length > 0) {
-    writeSync(2, `${options.name}: unknown argument "${args[0]}"; see --help\n`);
+  const parsed = settingsArgument(args);
+  if (parsed.fault !== undefined) {
+    writeSync(2, `${options.name}: ${parsed.fault}; see --help\n`);
     process.exit(exitCodes.badSettings);
   }
+  const { forceAfterMs } = options;
   const log = createLogger({ service: options.name, level: "info" });
-  const signal = abortOnSignals(options.forceAfterMs, log);
+  const signal = abortOnSignals(
+    typeof forceAfterMs === "number" ? forceAfterMs : forceAfterMs(parsed.file),
+    log,
+  );
   process.on("uncaughtException", (thrown) => {
     log.fatal({ err: thrown }, "uncaught failure, the process ends");
     process.exit(exitCodes.failed);
   });
   try {
-    await options.main(signal);
+    await options.main(signal, parsed.file);
   } catch (thrown) {
     // Being told to stop while still starting is no failure.
     if (signal.aborted && LimError.from(thrown).errorName === "aborted") process.exit(exitCodes.ok);
     process.exit(reportFailure(thrown, log, options.name));
   }
   process.exit(exitCodes.ok);
+}
+
+function settingsArgument(args: readonly string[]): { file?: string; fault?: string } {
+  const [first, ...rest] = args;
+  if (first === undefined) return {};
+  const joined = first.startsWith("--settings=");
+  if (first !== "--settings" && !joined) return { fault: `unknown argument "${first}"` };
+  const [file, unknown] = joined ? [first.slice("--settings=".length), ...rest] : rest;
+  if (!file) return { fault: "--settings needs the name of a file" };
+  return unknown === undefined ? { file } : { fault: `unknown argument "${unknown}"` };
 }
 
 function abortOnSignals(forceAfterMs: number, log: ReturnType<typeof createLogger>): AbortSignal {

@@ -1,11 +1,15 @@
 import { LimError } from "@lim/contracts";
 import type { z } from "zod";
+import { redactUrl } from "./redact.ts";
+import { type FileSettings, readSettingsFile, settingsFileLimits } from "./settings-file.ts";
 
 export interface Setting {
   /** Environment variable. */
   env: string;
   /** Path in the settings file, e.g. `rebuild_rules.default`; without it the variable's name in lower case. */
   file?: string;
+  /** In the file it may be a list, which is joined by commas as the variable has it. */
+  list?: boolean;
   schema: z.ZodType;
   /** Its value appears in no message, default included. */
   secret?: boolean;
@@ -15,11 +19,6 @@ export interface Setting {
   defaultText?: string;
 }
 
-/** An address as it may be shown: without user and password. */
-export function redactUrl(text: string): string {
-  return text.replace(/(^[a-z][a-z0-9+.-]*:\/\/)[^/?#]*@/i, "$1***@");
-}
-
 const maxShownChars = 200;
 
 function shown(setting: Setting, raw: string): string {
@@ -27,39 +26,97 @@ function shown(setting: Setting, raw: string): string {
   return JSON.stringify(redactUrl(raw).slice(0, maxShownChars));
 }
 
-function faultsOf(setting: Setting, raw: string | undefined, error: z.ZodError): string[] {
-  if (raw === undefined) return [`${setting.env}: is required and not set`];
+type Env = Readonly<Record<string, string | undefined>>;
+type ValuesOf<Shape extends Record<string, Setting>> = {
+  [Key in keyof Shape]: z.output<Shape[Key]["schema"]>;
+};
+
+const settingsFileEnv = "LIM_SETTINGS_FILE";
+
+/** The settings file: the argument's, else the variable's; undefined where neither names one. */
+export function settingsFileOf(env: Env, argument: string | undefined): string | undefined {
+  return argument ?? (env[settingsFileEnv] || undefined);
+}
+
+const fileNameOf = (setting: Setting) => setting.file ?? setting.env.toLowerCase();
+
+/** The text of a setting and where it is from, as a fault names it. */
+interface Source {
+  text: string | undefined;
+  place: string;
+}
+
+function sourceOf(setting: Setting, env: Env, file: FileSettings | undefined): Source {
+  const ofEnv = env[setting.env];
+  const usable = (text: string | undefined) =>
+    text !== undefined && (text !== "" || setting.allowEmpty === true);
+  if (usable(ofEnv)) return { text: ofEnv, place: setting.env };
+  const ofFile = file?.values.get(fileNameOf(setting));
+  if (ofFile && usable(ofFile.text))
+    return { text: ofFile.text, place: `${ofFile.place}: ${fileNameOf(setting)}` };
+  return { text: undefined, place: setting.env };
+}
+
+function faultsOf(setting: Setting, { text, place }: Source, error: z.ZodError): string[] {
+  if (text === undefined) return [`${place}: is required and not set`];
   return error.issues.map((issue) => {
-    const place = issue.path.length > 0 ? ` at ${issue.path.join(".")}` : "";
+    const at = issue.path.length > 0 ? ` at ${issue.path.join(".")}` : "";
     // A message may quote its input, so a secret's own message is left out too.
     const reason = setting.secret ? "is not valid" : redactUrl(issue.message);
-    return `${setting.env}${place}: ${reason}; got ${shown(setting, raw)}`;
+    return `${place}${at}: ${reason}; got ${shown(setting, text)}`;
   });
 }
 
+function readFile(path: string | undefined, shape: Record<string, Setting>): FileSettings | undefined {
+  if (path === undefined) return undefined;
+  const names = Object.values(shape).map((setting) => ({
+    name: fileNameOf(setting),
+    list: setting.list === true,
+  }));
+  return readSettingsFile(path, names);
+}
+
 /**
- * Reads a service's settings once: each field's schema gets the text of its environment variable (undefined where
- * unset or empty, see `allowEmpty`). All faults are reported together in one `bad_settings` error, a line each that
- * begins with the variable's name.
+ * Reads a service's settings once: each field's schema gets the text of its environment variable, else the one in the
+ * YAML file (undefined where both are unset, null or empty, see `allowEmpty`). `check` sees what is valid and tells
+ * faults between settings. All faults are reported together in one `bad_settings` error, a line each that begins with
+ * the variable's name, or with `file:line` and the name there.
  */
 export function loadSettings<Shape extends Record<string, Setting>>(
   shape: Shape,
-  env: Readonly<Record<string, string | undefined>>,
-): { [Key in keyof Shape]: z.output<Shape[Key]["schema"]> } {
+  env: Env,
+  file?: string,
+  check?: (valid: Partial<ValuesOf<Shape>>) => readonly { key: keyof Shape & string; fault: string }[],
+): ValuesOf<Shape> {
   const values: Record<string, unknown> = {};
-  const faults: string[] = [];
+  const fromFile = readFile(file, shape);
+  const faults = [...(fromFile?.faults ?? [])];
+  const sources = new Map<string, Source>();
   for (const [key, setting] of Object.entries(shape)) {
-    const text = env[setting.env];
-    const raw = text === "" && !setting.allowEmpty ? undefined : text;
-    const result = setting.schema.safeParse(raw);
+    const source = sourceOf(setting, env, fromFile);
+    sources.set(key, source);
+    const result = setting.schema.safeParse(source.text);
     if (result.success) values[key] = result.data;
-    else faults.push(...faultsOf(setting, raw, result.error));
+    else if (source.text !== undefined || fromFile?.readable !== false)
+      faults.push(...faultsOf(setting, source, result.error));
   }
+  for (const { key, fault } of check?.(values as Partial<ValuesOf<Shape>>) ?? [])
+    faults.push(`${sources.get(key)?.place ?? key}: ${fault}`);
   if (faults.length > 0) throw new LimError("bad_settings", faults.join("\n"));
-  return values as { [Key in keyof Shape]: z.output<Shape[Key]["schema"]> };
+  return values as ValuesOf<Shape>;
 }
 
-/** Lines for `--help`: variable, whether it is required or its default, description. */
+/** For `--help`: where settings come from. */
+export function settingsSources(): string {
+  const mebibytes = settingsFileLimits.maxBytes / 1024 / 1024;
+  return [
+    "Each setting comes from its environment variable, else from the settings file, else it has its default.",
+    `The file is named by --settings FILE or ${settingsFileEnv}: YAML of at most ${mebibytes} MiB, of this service alone`,
+    "(names of another service's settings are refused); dots in names nest.",
+  ].join("\n");
+}
+
+/** Lines for `--help`: variable, name in the file, whether it is required or its default, description. */
 export function describeSettings(shape: Record<string, Setting>): string {
   const rows = Object.values(shape).map((setting) => {
     const unset = setting.schema.safeParse(undefined);
@@ -70,13 +127,14 @@ export function describeSettings(shape: Record<string, Setting>): string {
         : setting.secret
           ? "has a default"
           : `default ${setting.defaultText ?? defaultText(unset.data)}`;
-    return { env: setting.env, fallback, text: setting.schema.description ?? "" };
+    return { env: setting.env, file: fileNameOf(setting), fallback, text: setting.schema.description ?? "" };
   });
   const envWidth = Math.max(...rows.map((row) => row.env.length));
+  const fileWidth = Math.max(...rows.map((row) => row.file.length));
   const fallbackWidth = Math.max(...rows.map((row) => row.fallback.length));
   return rows
     .map((row) =>
-      `  ${row.env.padEnd(envWidth)}  ${row.fallback.padEnd(fallbackWidth)}  ${row.text}`.trimEnd(),
+      `  ${row.env.padEnd(envWidth)}  ${row.file.padEnd(fileWidth)}  ${row.fallback.padEnd(fallbackWidth)}  ${row.text}`.trimEnd(),
     )
     .join("\n");
 }

@@ -43,8 +43,8 @@ describe("loadSettings", () => {
 
   it("describes variables with default or requirement", () => {
     const text = describeSettings(shape);
-    expect(text).toMatch(/X_PORT +default 5190 +Port to listen on/);
-    expect(text).toMatch(/X_URL +required/);
-    expect(text).toMatch(/X_HOST +optional/);
+    expect(text).toMatch(/X_PORT +x_port +default 5190 +Port to listen on/);
+    expect(text).toMatch(/X_URL +x_url +required/);
+    expect(text).toMatch(/X_HOST +x_host +optional/);
   });
 });
