@@ -1,0 +1,140 @@
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { eventually, type RedisCommand, type RedisGate, startRedisGate } from "@lim/testkit";
+import { type Harness, leaseTtlMs, type Manager } from "./harness.ts";
+import type { TestIndexer } from "./test-indexer.ts";
+
+/** A manager whose every command to Redis passes a gate. */
+export interface GatedManager extends Manager {
+  gate: RedisGate;
+}
+
+const luaFolder = new URL("../../../packages/coordination/lua/", import.meta.url);
+
+/** Hash → name of each script, whichever files of functions are put before it. */
+const scriptNames = ((): ReadonlyMap<string, string> => {
+  const files = readdirSync(luaFolder).map((file) => ({
+    name: file.replace(/\.lua$/, ""),
+    text: readFileSync(new URL(file, luaFolder), "utf8"),
+  }));
+  const shared = files.filter(({ text }) => /^local function/m.test(text)).map(({ text }) => text);
+  const preludes = ["", ...shared, ...shared.flatMap((one) => shared.map((two) => one + two))];
+  return new Map(
+    files.flatMap(({ name, text }) =>
+      preludes.map(
+        (prelude) =>
+          [
+            createHash("sha1")
+              .update(prelude + text)
+              .digest("hex"),
+            name,
+          ] as const,
+      ),
+    ),
+  );
+})();
+
+export function scriptOf({ name, args }: RedisCommand): string | undefined {
+  if (name === "EVALSHA") return scriptNames.get(args[0] ?? "");
+  if (name === "EVAL")
+    return scriptNames.get(
+      createHash("sha1")
+        .update(args[0] ?? "")
+        .digest("hex"),
+    );
+  return undefined;
+}
+
+export async function gatedManager(
+  harness: Harness,
+  env: Record<string, string> = {},
+): Promise<GatedManager> {
+  const gate = await startRedisGate(harness.redisUrl);
+  const manager = await harness.manager({ ...env, REDIS_URL: gate.url });
+  return { ...manager, gate };
+}
+
+export async function leads(manager: Manager): Promise<boolean> {
+  return ((await manager.api("GET", "/1/master")).body as { is_master: boolean }).is_master;
+}
+
+/** Milliseconds until it led, from the call. */
+export async function untilLeads(manager: Manager): Promise<number> {
+  const sinceMs = performance.now();
+  await eventually("it leads", async () => ((await leads(manager)) ? true : undefined), {
+    timeoutMs: 20_000,
+    intervalMs: 10,
+  });
+  return performance.now() - sinceMs;
+}
+
+/** What the design allows from a master's death to its successor. */
+export const takeoverLimitMs = leaseTtlMs + 1_000;
+
+/** A signal has stopped a process on every system by then. */
+const stoppingTakesMs = 20;
+
+export interface Halt {
+  /** Resolves once the master was at the script and got the signal. */
+  reached: Promise<void>;
+  /** Lets a command that was held go on to Redis. */
+  release(): void;
+}
+
+/**
+ * Sends the master a signal at the moment it calls a script for the `nth` time from now. `fate`: the call reaches Redis
+ * while the master no longer runs (`forward`), only once it is released (`hold`), or never (`drop`).
+ */
+export function haltAt(
+  master: GatedManager,
+  script: string,
+  options: { signal: "SIGSTOP" | "SIGKILL"; fate: "forward" | "hold" | "drop"; nth?: number },
+): Halt {
+  const reached = Promise.withResolvers<void>();
+  const released = Promise.withResolvers<"forward">();
+  let calls = 0;
+  master.gate.onCommand(async (command) => {
+    if (scriptOf(command) !== script || ++calls !== (options.nth ?? 1)) return "forward";
+    master.process.kill(options.signal);
+    if (options.signal === "SIGKILL") await master.process.exited;
+    else await sleep(stoppingTakesMs);
+    reached.resolve();
+    return options.fate === "hold" ? released.promise : options.fate;
+  });
+  return { reached: reached.promise, release: () => released.resolve("forward") };
+}
+
+/** Everything that managers keep in Redis, but the lock and its epoch: two equal texts mean that nothing changed. */
+export async function coordinationState({ raw }: Harness): Promise<Record<string, unknown>> {
+  const keys = (await raw.keys("{lim_manager_master}:*")).filter((key) => !key.endsWith(":epoch"));
+  const entries = keys.toSorted().map(async (key) => {
+    const type = await raw.type(key);
+    if (type === "hash") return [key, await raw.hgetall(key)] as const;
+    if (type === "zset") return [key, await raw.zrange(key, "0", "-1", "WITHSCORES")] as const;
+    if (type === "set") return [key, (await raw.smembers(key)).toSorted()] as const;
+    return [key, await raw.get(key)] as const;
+  });
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+export const epochOf = async ({ raw }: Harness): Promise<bigint> =>
+  BigInt((await raw.get("{lim_manager_master}:epoch")) ?? "0");
+
+/** Wakes a paused master and waits until everything it had begun has ended. */
+export async function wake(master: Manager): Promise<void> {
+  const before = master.process.lines.length;
+  master.process.kill("SIGCONT");
+  await eventually("the woken master has stepped down", () =>
+    master.process.lines.slice(before).some((line) => line.includes("Is no longer master"))
+      ? true
+      : undefined,
+  );
+}
+
+export const building = (indexer: TestIndexer) =>
+  eventually("the indexer has a build", () => indexer.current(), { timeoutMs: 20_000, intervalMs: 10 });
+
+export async function planNoted(harness: Harness): Promise<number> {
+  return eventually("a plan is noted", () => harness.store.lastPlanMs(), { timeoutMs: 15_000 });
+}
