@@ -91,6 +91,8 @@ function bytesOf(path: string): Buffer | string {
 class Walk {
   readonly values = new Map<string, { text: string; place: string }>();
   private readonly faults: string[] = [];
+  /** Of the whole file: `a: {b: 1}` and `a.b: 1` name the same. */
+  private readonly seen = new Map<string, string>();
   private readonly path: string;
   private readonly lines: LineCounter;
   private readonly names: ReadonlyMap<string, FileName>;
@@ -115,19 +117,18 @@ class Walk {
   }
 
   map(node: YAMLMap, prefix: string): void {
-    const seen = new Map<string, string>();
     for (const { key, value } of node.items as { key: Node | null; value: Node | null }[]) {
       if (!isScalar(key)) {
         this.fault(key, "a name must be plain text");
         continue;
       }
       const name = prefix + String(key.value);
-      const before = seen.get(name);
+      const before = this.seen.get(name);
       if (before !== undefined) {
         this.fault(key, `${shownKey(name)} is given twice, before at ${before}`);
         continue;
       }
-      seen.set(name, this.placeOf(key));
+      this.seen.set(name, this.placeOf(key));
       const known = this.names.get(name);
       if (known) this.value(known, value, key);
       else if ([...this.names.keys()].some((other) => other.startsWith(`${name}.`)))

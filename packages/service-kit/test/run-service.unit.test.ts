@@ -12,7 +12,7 @@ function service(
     import { LimError } from "@lim/contracts";
     import { runService } from ${JSON.stringify(new URL("../src/index.ts", import.meta.url).href)};
     await runService({ name: "toy", version: "1.2.3", help: () => "the help", forceAfterMs: ${forceAfterMs},
-      main: async (signal) => { ${body} } });`;
+      main: async (signal, settingsFile) => { ${body} } });`;
   const child = spawn(process.execPath, ["--input-type=module", "-e", source, "--", "toy", ...args], {
     cwd: new URL("..", import.meta.url),
   });
@@ -40,6 +40,20 @@ describe("runService", () => {
     expect(await endOf(service("", ["--help"]))).toEqual({ code: 0, text: "the help\n" });
     expect(await endOf(service("", ["--version"]))).toEqual({ code: 0, text: "toy 1.2.3\n" });
     expect((await endOf(service("", ["--nope"]))).code).toBe(2);
+  });
+
+  it("passes the settings file on", async () => {
+    const tell = "console.log(String(settingsFile));";
+    expect((await endOf(service(tell))).text).toBe("undefined\n");
+    expect((await endOf(service(tell, ["--settings", "a.yaml"]))).text).toBe("a.yaml\n");
+    expect((await endOf(service(tell, ["--settings=a.yaml"]))).text).toBe("a.yaml\n");
+    for (const args of [
+      ["--settings"],
+      ["--settings="],
+      ["--settings", "a", "b"],
+      ["--settings", "a", "--settings", "b"],
+    ])
+      expect((await endOf(service(tell, args))).code).toBe(2);
   });
 
   it("ends with 2 for bad settings, a line each", async () => {
