@@ -1,0 +1,114 @@
+import { Agent, type IncomingMessage, request as openRequest } from "node:http";
+import type { Wire } from "./render.ts";
+
+export interface Answer {
+  status: number;
+  /** Names in lower case. */
+  headers: Readonly<Record<string, string | undefined>>;
+  body: Buffer;
+  elapsedMs: number;
+  /** The client stopped reading an endless answer. */
+  cut: boolean;
+}
+
+export type Outcome = { answer: Answer } | { failure: string };
+
+export interface Client {
+  send(wire: Wire): Promise<Outcome>;
+  close(): void;
+}
+
+const eventStream = "text/event-stream";
+
+/**
+ * Sends requests as they are, faults included, over kept connections. An event stream is read for `streamMs`. What is
+ * not answered in `timeoutMs` is a failure.
+ */
+export function createClient(options: {
+  url: string;
+  maxConnections: number;
+  timeoutMs: number;
+  streamMs: number;
+}): Client {
+  const { hostname, port } = new URL(options.url);
+  const agent = new Agent({ keepAlive: true, maxSockets: options.maxConnections });
+  const once = (wire: Wire): Promise<Outcome & { reused?: boolean }> =>
+    new Promise((resolve) => {
+      const startMs = performance.now();
+      const request = openRequest({
+        host: hostname,
+        port,
+        agent,
+        method: wire.method,
+        path: "/",
+        headers: headersOf(wire),
+        // A request that HTTP forbids must reach the service; only its answer is judged.
+        setHost: !wire.headers.some(([name]) => name.toLowerCase() === "host"),
+      });
+      // The client's own check would refuse broken targets.
+      request.path = wire.target;
+      const timer = setTimeout(
+        () => request.destroy(new Error(`no answer in ${options.timeoutMs} ms`)),
+        options.timeoutMs,
+      );
+      const settle = (outcome: Outcome) => {
+        clearTimeout(timer);
+        resolve({ ...outcome, reused: request.reusedSocket });
+      };
+      request.on("error", (error) => settle({ failure: error.message }));
+      request.on("response", (response) => {
+        readBody(response, options.streamMs, (body, cut) => {
+          settle({
+            answer: {
+              status: response.statusCode ?? 0,
+              headers: response.headers as Record<string, string>,
+              body,
+              elapsedMs: performance.now() - startMs,
+              cut,
+            },
+          });
+          if (cut) request.destroy();
+        });
+      });
+      request.end(wire.body);
+    });
+  return {
+    async send(wire) {
+      const outcome = await once(wire);
+      // A kept connection may end in the moment it is used again: that says nothing about the request.
+      const isStale =
+        "failure" in outcome && outcome.reused && /ECONNRESET|socket hang up|EPIPE/.test(outcome.failure);
+      return isStale ? once(wire) : outcome;
+    },
+    close: () => agent.destroy(),
+  };
+}
+
+function headersOf(wire: Wire): Record<string, string | string[]> {
+  const headers: Record<string, string | string[]> = {};
+  for (const [name, value] of wire.headers) headers[name] = value;
+  if (wire.body) headers["Content-Length"] = String(wire.body.length);
+  return headers;
+}
+
+function readBody(
+  response: IncomingMessage,
+  streamMs: number,
+  done: (body: Buffer, cut: boolean) => void,
+): void {
+  const chunks: Buffer[] = [];
+  let isDone = false;
+  const finish = (cut: boolean) => {
+    if (isDone) return;
+    isDone = true;
+    clearTimeout(timer);
+    done(Buffer.concat(chunks), cut);
+  };
+  const isStream = response.headers["content-type"]?.startsWith(eventStream) === true;
+  const timer = isStream ? setTimeout(() => finish(true), streamMs) : undefined;
+  response.on("data", (chunk: Buffer) => chunks.push(chunk));
+  response.on("end", () => finish(false));
+  // Also where the connection broke in the middle: what is there fails its check.
+  response.on("close", () => finish(false));
+  response.on("error", () => finish(false));
+}
