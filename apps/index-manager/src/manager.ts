@@ -1,6 +1,7 @@
 import { isLimError } from "@lim/contracts";
 import {
   connectRedis,
+  createDeadLetters,
   createIndexerRegistry,
   createLeaderElection,
   createTaskStore,
@@ -14,6 +15,7 @@ import { buildApp, service } from "./app.ts";
 import { createIndexerClient } from "./indexer-client.ts";
 import { type MasterDeps, runMaster } from "./master.ts";
 import { createManagerMetrics } from "./metrics.ts";
+import { createPreviews } from "./previews.ts";
 import { repeat } from "./routine.ts";
 import { type Settings, scheduleOf } from "./settings.ts";
 import { assertStorageThere } from "./storage-check.ts";
@@ -44,17 +46,7 @@ async function serve(
   const election = createLeaderElection({ redis, keys, leaseTtlMs: settings.leaseTtlMs, log });
   const store = createTaskStore({ redis, keys, log });
   let ready = false;
-  const app = await buildApp({
-    store,
-    db,
-    storage,
-    descriptorVersion: settings.descriptorVersion,
-    logger: log,
-    metrics: registry,
-    health: healthChecks(resources),
-    isReady: () => ready,
-    isMaster: () => election.isLeader(),
-  });
+  const metrics = createManagerMetrics(registry);
   const deps: MasterDeps = {
     ...masterSettings(settings),
     store,
@@ -63,9 +55,25 @@ async function serve(
     log,
     registry: createIndexerRegistry({ redis, log }),
     client: createIndexerClient(log),
-    metrics: createManagerMetrics(registry),
+    deadLetters: createDeadLetters({ redis, log }),
+    metrics,
     nowMs: async (of) => (await redis.time({ signal: of })).redisMs,
   };
+  const app = await buildApp({
+    store,
+    db,
+    storage,
+    previews: createPreviews(deps),
+    descriptorVersion: settings.descriptorVersion,
+    logger: log,
+    apiToken: settings.apiToken,
+    metrics: registry,
+    progressStreams: metrics.progressStreams,
+    stopping: signal,
+    health: healthChecks(resources),
+    isReady: () => ready,
+    isMaster: () => election.isLeader(),
+  });
   try {
     const url = await app.listen({ host: settings.host, port: settings.port });
     await untilUsable(resources, signal);
@@ -99,7 +107,11 @@ function masterSettings(settings: Settings) {
     },
     keepVersions: settings.keepVersions,
     keepTasks: settings.keepTasks,
+    taskRetentionMs: settings.taskRetentionS * 1000,
     deletedListGraceMs: settings.deletedListGraceS * 1000,
+    deadLetterRetentionMs: settings.deadLetterRetentionS * 1000,
+    feedRetentionMs: settings.feedRetentionS * 1000,
+    retryBackoffMs: settings.retryBackoffMs,
     lookupPeriodMs: settings.lookupPeriodMs,
     retentionPeriodMs: settings.retentionPeriodMs,
   };

@@ -1,6 +1,6 @@
 import type { LeaderElection, Leadership } from "@lim/coordination";
 import { managerLimits } from "./limits.ts";
-import { createLookup, type LookupDeps } from "./lookup.ts";
+import { clearMasterGauges, createLookup, type LookupDeps } from "./lookup.ts";
 import { type PlanningDeps, planIfDue } from "./planning.ts";
 import { createRetention, type RetentionDeps } from "./retention.ts";
 import { repeat } from "./routine.ts";
@@ -24,6 +24,7 @@ export async function runMaster(
         await lead(deps, leadership);
       } finally {
         deps.metrics.isMaster.set(0);
+        clearMasterGauges(deps.metrics);
         deps.log.debug({ epoch: leadership.epoch }, "planning, lookup and retention have ended");
       }
     },
@@ -36,7 +37,7 @@ async function lead(deps: MasterDeps, leadership: Leadership): Promise<void> {
   const { signal } = leadership;
   const sinceMs = performance.now();
   const lookup = createLookup(deps, leadership);
-  const retention = createRetention(deps);
+  const retention = createRetention(deps, leadership);
   await Promise.all([
     repeat(
       "lookup",
@@ -57,7 +58,7 @@ async function lead(deps: MasterDeps, leadership: Leadership): Promise<void> {
     repeat(
       "retention",
       async () => {
-        await retention.once(signal);
+        await retention.once();
         return { nextAfterMs: deps.retentionPeriodMs };
       },
       { failurePauseMs: deps.retentionPeriodMs, log, signal },

@@ -47,15 +47,37 @@ export const createReasons = [
 ] as const;
 export const skipReasons = ["unchanged", "open task", "too small", "list gone"] as const;
 
+/** Why a stale index is built anew, or updated. */
+export type ModeCause =
+  | { kind: "rebuild by default" | "build settings changed" | "update by default" }
+  | { kind: "removals within limits"; removals: Removals }
+  | { kind: "too many removals" | "too large a share removed"; removals: Removals; limit: number };
+
+/** Faces that were removed or replaced since the last full build, of those that it and later updates put in. */
+export interface Removals {
+  removed: number;
+  of: number;
+}
+
 interface DecisionBase {
   listId: string;
+  faceCount: number | null;
   listRevision: number | null;
+  /** Smallest revision that the list's feed still has. */
+  oldestKeptRevision: number | null;
   newestIndexId: string | null;
   newestRevision: number | null;
 }
-export type PlanDecision =
-  | (DecisionBase & { action: "create"; mode: BuildMode; reason: (typeof createReasons)[number] })
-  | (DecisionBase & { action: "skip"; reason: (typeof skipReasons)[number]; taskId?: string });
+export type CreateDecision = DecisionBase & { action: "create"; mode: BuildMode } & (
+    | { reason: Exclude<(typeof createReasons)[number], "stale"> }
+    | { reason: "stale"; cause: ModeCause }
+  );
+export type SkipDecision = DecisionBase & { action: "skip" } & (
+    | { reason: "unchanged" | "list gone" }
+    | { reason: "open task"; taskId: string }
+    | { reason: "too small"; leastFaces: number }
+  );
+export type PlanDecision = CreateDecision | SkipDecision;
 
 /** A decision for every list considered, in the order of their ids. Pure: reads nothing, changes nothing. */
 export function buildPlan(state: PlanState): PlanDecision[] {
@@ -66,17 +88,19 @@ export function buildPlan(state: PlanState): PlanDecision[] {
 
 function decide(state: PlanState, listId: string, list: ListState | undefined): PlanDecision {
   const newest = state.newest.get(listId);
-  const base = {
+  const base: DecisionBase = {
     listId,
+    faceCount: list?.faceCount ?? null,
     listRevision: list?.revision ?? null,
+    oldestKeptRevision: list?.oldestKeptRevision ?? null,
     newestIndexId: newest?.indexId ?? null,
     newestRevision: newest?.revision ?? null,
   };
   if (!list) return { ...base, action: "skip", reason: "list gone" };
   const taskId = state.openTasks.get(listId) ?? state.building.get(listId);
   if (taskId !== undefined) return { ...base, action: "skip", reason: "open task", taskId };
-  const least = state.wantedListIds ? 1 : Math.max(1, state.minFaces);
-  if (list.faceCount < least) return { ...base, action: "skip", reason: "too small" };
+  const leastFaces = state.wantedListIds ? 1 : Math.max(1, state.minFaces);
+  if (list.faceCount < leastFaces) return { ...base, action: "skip", reason: "too small", leastFaces };
   if (!newest) {
     const reason = state.indexedLabels.has(listId) ? "other descriptor version" : "missing";
     return { ...base, action: "create", mode: "rebuild", reason };
@@ -84,7 +108,7 @@ function decide(state: PlanState, listId: string, list: ListState | undefined): 
   const gap = gapOf(list, newest);
   if (gap) return { ...base, action: "create", mode: "rebuild", reason: gap };
   if (newest.revision === list.revision) return { ...base, action: "skip", reason: "unchanged" };
-  return { ...base, action: "create", mode: modeOf(state, listId, newest), reason: "stale" };
+  return { ...base, action: "create", reason: "stale", ...modeOf(state, listId, newest) };
 }
 
 /** Why the index can no longer follow its list's feed. */
@@ -98,24 +122,43 @@ function gapOf(
   return undefined;
 }
 
-function modeOf(state: PlanState, listId: string, newest: NewestIndex): BuildMode {
+function modeOf(
+  state: PlanState,
+  listId: string,
+  newest: NewestIndex,
+): { mode: BuildMode; cause: ModeCause } {
   const { rebuildDefault, maxRemovalForRebuild, maxRemovalRatio } = state.rules;
-  if (rebuildDefault || !newest.sameBuildSettings) return "rebuild";
-  const removed = newest.removedSinceRebuild + (state.pendingRemovals.get(listId) ?? 0);
-  if (maxRemovalForRebuild > 0 && removed > maxRemovalForRebuild) return "rebuild";
-  const built = newest.count + newest.removedSinceRebuild;
-  if (maxRemovalRatio !== undefined && removed > maxRemovalRatio * built) return "rebuild";
-  return "update";
+  if (rebuildDefault) return { mode: "rebuild", cause: { kind: "rebuild by default" } };
+  if (!newest.sameBuildSettings) return { mode: "rebuild", cause: { kind: "build settings changed" } };
+  if (!areRemovalsRuled(state.rules)) return { mode: "update", cause: { kind: "update by default" } };
+  const removals: Removals = {
+    removed: newest.removedSinceRebuild + (state.pendingRemovals.get(listId) ?? 0),
+    of: newest.count + newest.removedSinceRebuild,
+  };
+  if (maxRemovalForRebuild > 0 && removals.removed > maxRemovalForRebuild)
+    return { mode: "rebuild", cause: { kind: "too many removals", removals, limit: maxRemovalForRebuild } };
+  if (maxRemovalRatio !== undefined && removals.removed > maxRemovalRatio * removals.of)
+    return {
+      mode: "rebuild",
+      cause: { kind: "too large a share removed", removals, limit: maxRemovalRatio },
+    };
+  return { mode: "update", cause: { kind: "removals within limits", removals } };
+}
+
+function areRemovalsRuled({ maxRemovalForRebuild, maxRemovalRatio }: PlanRules): boolean {
+  return maxRemovalForRebuild > 0 || maxRemovalRatio !== undefined;
 }
 
 /** Lists whose removals since their newest index `buildPlan` needs to know. */
 export function listsWhoseRemovalsMatter(
   state: Omit<PlanState, "pendingRemovals">,
 ): { listId: string; sinceRevision: number; toRevision: number }[] {
-  const { rebuildDefault, maxRemovalForRebuild, maxRemovalRatio } = state.rules;
-  if (rebuildDefault || (maxRemovalForRebuild === 0 && maxRemovalRatio === undefined)) return [];
+  if (state.rules.rebuildDefault || !areRemovalsRuled(state.rules)) return [];
   return buildPlan({ ...state, pendingRemovals: new Map() }).flatMap((decision) =>
-    decision.action === "create" && decision.mode === "update" && decision.newestRevision !== null
+    decision.action === "create" &&
+    decision.reason === "stale" &&
+    "removals" in decision.cause &&
+    decision.newestRevision !== null
       ? [
           {
             listId: decision.listId,

@@ -1,14 +1,16 @@
 import { randomUUID } from "node:crypto";
-import type { BuildRequest } from "@lim/contracts";
+import { type BuildRequest, LimError } from "@lim/contracts";
 import type { Log, TaskStore } from "@lim/coordination";
 import type { FacesDb, ListState } from "@lim/faces-db";
 import { type IndexStorage, newestOf, type PublishedIndex, type StorageListing } from "@lim/index-storage";
 import { mapBounded } from "./concurrency.ts";
+import { explain } from "./explain.ts";
 import { managerLimits } from "./limits.ts";
 import { type LookupDeps, observeIndexers } from "./lookup.ts";
 import type { ManagerMetrics } from "./metrics.ts";
 import {
   buildPlan,
+  type CreateDecision,
   listsWhoseRemovalsMatter,
   type NewestIndex,
   type PlanDecision,
@@ -37,12 +39,30 @@ export interface PlanningDeps extends Pick<LookupDeps, "registry" | "client" | "
   build: Pick<BuildRequest, "engine" | "params" | "descriptor_version" | "dim">;
 }
 
+/** What reading for a plan needs; a manager that is not the master has it too. */
+export type PlanSources = Pick<
+  PlanningDeps,
+  | "registry"
+  | "client"
+  | "staticOrigins"
+  | "store"
+  | "storage"
+  | "db"
+  | "wanted"
+  | "minFaces"
+  | "rules"
+  | "build"
+>;
+
 /**
  * Everything that a plan rests on, in an order that makes a change in between harmless: indexers before records,
  * records before storage, storage before lists. So a build that ends meanwhile is seen in one place at least, and no
- * list looks older than its index. Postgres is asked twice, plus once for each list whose removals matter.
+ * list looks older than its index.
+ *
+ * Postgres gets a bounded number of queries, whatever the number of lists: one for the states of explicit lists, two
+ * of `dynamic` ones, and one for each thousand lists whose removals matter to the rules.
  */
-export async function readPlanState(deps: PlanningDeps, signal: AbortSignal): Promise<PlanState> {
+export async function readPlanState(deps: PlanSources, signal: AbortSignal): Promise<PlanState> {
   const { store, storage, db, wanted, minFaces, rules } = deps;
   const explicit = wanted.kind === "lists" ? wanted.listIds : undefined;
   const indexers = await observeIndexers(deps, await store.indexing({ signal }), signal);
@@ -63,22 +83,20 @@ export async function readPlanState(deps: PlanningDeps, signal: AbortSignal): Pr
     building: new Map(reportedBuilds(indexers).map((build) => [build.listId, build.taskId])),
     rules,
   };
-  const pending = await mapBounded(
-    listsWhoseRemovalsMatter(known),
-    managerLimits.parallelCountQueries,
-    async (range) => [range.listId, (await db.countChanges({ ...range, signal })).removals] as const,
-  );
-  return { ...known, pendingRemovals: new Map(pending) };
+  const ranges = listsWhoseRemovalsMatter(known);
+  return { ...known, pendingRemovals: await db.removalsOf({ ranges, signal }) };
 }
 
 function newestIndexes(
-  deps: PlanningDeps,
+  deps: PlanSources,
   listing: StorageListing,
   lists: readonly ListState[],
 ): Map<string, NewestIndex> {
+  const byLabel = Map.groupBy(listing.indexes, (index) => index.label);
   const newest = new Map<string, NewestIndex>();
   for (const list of lists) {
-    const index = newestOf(listing, list.listId, deps.build.descriptor_version, list);
+    const ofLabel: StorageListing = { indexes: byLabel.get(list.listId) ?? [], refused: [] };
+    const index = newestOf(ofLabel, list.listId, deps.build.descriptor_version, list);
     if (index) newest.set(list.listId, toNewest(deps.build, index));
   }
   return newest;
@@ -103,44 +121,71 @@ function loggable(decision: PlanDecision) {
   return {
     list_id: decision.listId,
     reason: decision.reason,
+    detail: explain(decision),
+    face_count: decision.faceCount,
     list_revision: decision.listRevision,
     newest_index_id: decision.newestIndexId,
     newest_revision: decision.newestRevision,
   };
 }
 
-/** Creates the tasks of a plan. Ends early where this master was replaced. */
+/**
+ * Creates the tasks of a plan, several at a time. They are sent in the order of the list ids over one connection, so
+ * the queue has them in that order. Ends early where this master was replaced: what is on its way then is refused.
+ */
 export async function applyPlan(
-  deps: PlanningDeps,
+  deps: Pick<PlanningDeps, "store" | "metrics" | "log">,
   plan: readonly PlanDecision[],
   leadership: { epoch: number; signal: AbortSignal },
 ): Promise<{ created: number; replaced: boolean }> {
   let created = 0;
-  for (const decision of plan) {
-    if (leadership.signal.aborted) return { created, replaced: true };
-    if (decision.action === "skip") {
-      deps.log.debug(loggable(decision), "list skipped");
-      continue;
+  let replaced = leadership.signal.aborted;
+  const create = async (decision: CreateDecision) => {
+    replaced ||= leadership.signal.aborted;
+    if (replaced) return;
+    const result = await createPlanned(deps, decision, leadership);
+    if (result === "created") created++;
+    if (result === "replaced" && !replaced) {
+      replaced = true;
+      deps.log.warn({ refusal: "stale_epoch" }, "another master has taken over, planning ends");
     }
-    const { listId, mode, reason } = decision;
-    const result = await deps.store.create(
-      { taskId: randomUUID(), listId, mode, trigger: "plan", epoch: leadership.epoch },
-      { signal: leadership.signal },
-    );
-    if ("refusal" in result) {
-      deps.metrics.refusals.inc({ transition: "create", refusal: result.refusal });
-      deps.log.warn({ refusal: result.refusal }, "another master has taken over, planning ends");
-      return { created, replaced: true };
-    }
-    if ("conflict" in result) {
-      deps.log.info({ list_id: listId, task_id: result.conflict }, "list has got an open task meanwhile");
-      continue;
-    }
-    created++;
-    deps.metrics.plannedTasks.inc({ reason });
-    deps.log.info({ ...loggable(decision), mode, task_id: result.created.task_id }, "task planned");
+  };
+  const creates: CreateDecision[] = [];
+  for (const decision of plan)
+    if (decision.action === "create") creates.push(decision);
+    else deps.log.debug(loggable(decision), "list skipped");
+  await mapBounded(creates, managerLimits.parallelCreates, create);
+  return { created, replaced };
+}
+
+async function createPlanned(
+  { store, metrics, log }: Pick<PlanningDeps, "store" | "metrics" | "log">,
+  decision: CreateDecision,
+  { epoch, signal }: { epoch: number; signal: AbortSignal },
+): Promise<"created" | "conflict" | "replaced"> {
+  const { listId, mode, reason } = decision;
+  const result = await store.create(
+    { taskId: randomUUID(), listId, mode, trigger: "plan", epoch },
+    { signal },
+  );
+  if ("refusal" in result) {
+    metrics.refusals.inc({ transition: "create", refusal: result.refusal });
+    return "replaced";
   }
-  return { created, replaced: false };
+  if ("conflict" in result) {
+    log.info({ list_id: listId, task_id: result.conflict }, "list has got an open task meanwhile");
+    return "conflict";
+  }
+  if (!("created" in result))
+    throw new LimError("internal", "a planned task bears no idempotency key, yet one was found");
+  metrics.plannedTasks.inc({ reason });
+  log.info({ ...loggable(decision), mode, task_id: result.created.task_id }, "task planned");
+  return "created";
+}
+
+function countDecisions(metrics: ManagerMetrics, plan: readonly PlanDecision[]): void {
+  metrics.planLists.reset();
+  for (const { action, reason } of plan) metrics.planLists.inc({ action, reason });
 }
 
 /**
@@ -160,6 +205,7 @@ export async function planIfDue(
   if (lastPlanMs === undefined && performance.now() - leadership.sinceMs < deps.settleMs) return false;
   const stopTimer = deps.metrics.planDuration.startTimer();
   const plan = buildPlan(await readPlanState(deps, signal));
+  countDecisions(deps.metrics, plan);
   const { created, replaced } = await applyPlan(deps, plan, leadership);
   if (replaced) return false;
   const stored = await store.setLastPlanMs({ lastPlanMs: nowMs, epoch: leadership.epoch }, { signal });

@@ -1,140 +1,239 @@
-import type { Log, TaskStore } from "@lim/coordination";
+import { isLimError } from "@lim/contracts";
+import type { DeadLetters, Log, TaskStore } from "@lim/coordination";
 import type { FacesDb, ListState } from "@lim/faces-db";
-import type { IndexStorage, PublishedIndex } from "@lim/index-storage";
+import type { IndexStorage } from "@lim/index-storage";
+import { mapBounded } from "./concurrency.ts";
+import { managerLimits } from "./limits.ts";
 import type { ManagerMetrics } from "./metrics.ts";
-
-export interface Removal {
-  indexId: string;
-  label: string;
-  reason: "outdated" | "list deleted";
-}
-
-/**
- * Indexes past their retention. Of each label and descriptor version the newest `keepVersions` stay; labels with an
- * open task are left alone, because the task may build upon any of theirs. Indexes that do not fit their list (another
- * history, or ahead of it: the database was restored) rank behind those that do, whatever their revision: matchers
- * serve none of them. Pure.
- */
-export function chooseRemovals(state: {
-  /** Newest first within a label, as the storage lists them. */
-  indexes: readonly Pick<PublishedIndex, "indexId" | "label" | "meta">[];
-  keepVersions: number;
-  openLabels: ReadonlySet<string>;
-  /** Labels whose list has been gone for longer than the grace. */
-  deletedLabels: ReadonlySet<string>;
-  /** By label, read after the indexes, so that no new index looks ahead of its list. */
-  lists: ReadonlyMap<string, Pick<ListState, "historyId" | "revision">>;
-}): Removal[] {
-  const fits = ({ label, meta }: Pick<PublishedIndex, "label" | "meta">) => {
-    const list = state.lists.get(label);
-    return list === undefined || (meta.history_id === list.historyId && meta.revision <= list.revision);
-  };
-  const ranked = [...state.indexes.filter(fits), ...state.indexes.filter((index) => !fits(index))];
-  const kept = new Map<string, number>();
-  const removals: Removal[] = [];
-  for (const { indexId, label, meta } of ranked) {
-    if (state.openLabels.has(label)) continue;
-    if (state.deletedLabels.has(label)) {
-      removals.push({ indexId, label, reason: "list deleted" });
-      continue;
-    }
-    const group = `${label}/${meta.descriptor_version}`;
-    const before = kept.get(group) ?? 0;
-    if (before >= state.keepVersions) removals.push({ indexId, label, reason: "outdated" });
-    kept.set(group, before + 1);
-  }
-  return removals;
-}
+import type { PlanningDeps } from "./planning.ts";
+import {
+  chooseFeeds,
+  chooseRemovals,
+  type FeedCut,
+  labelsPastGrace,
+  nextFeeds,
+  type Removal,
+} from "./retention-choices.ts";
 
 export interface RetentionDeps {
   store: TaskStore;
   storage: IndexStorage;
   db: FacesDb;
+  deadLetters: DeadLetters;
   metrics: ManagerMetrics;
   log: Log;
+  /** Redis' clock. */
+  nowMs: (signal: AbortSignal) => Promise<number>;
+  build: PlanningDeps["build"];
   keepVersions: number;
   keepTasks: number;
+  taskRetentionMs: number;
   deletedListGraceMs: number;
+  deadLetterRetentionMs: number;
+  feedRetentionMs: number;
 }
 
-export interface Retention {
-  once(signal: AbortSignal): Promise<void>;
+/** What reading for retention needs; a manager that is not the master has it too. */
+export type RetentionSources = Omit<RetentionDeps, "metrics" | "log">;
+
+/** What is past its retention in storage and Postgres, and why. */
+export interface RetentionFindings {
+  removals: Removal[];
+  /** Old enough, by list id. */
+  feeds: FeedCut[];
+  /** Labels with indexes whose list is gone → since when (milliseconds since 1970); undefined where it is not noted yet. */
+  missing: Map<string, number | undefined>;
+  /** Postgres has no list at all, though the storage has indexes. */
+  isDoubtful: boolean;
 }
 
-/** Removes what `chooseRemovals` says and old records of tasks, and has the storage collect its garbage. */
-export function createRetention(deps: RetentionDeps): Retention {
-  /** Label → when this master first missed its list, by performance.now(). */
-  const missedSinceMs = new Map<string, number>();
-  const existing = existingLists(deps);
-  return {
-    async once(signal) {
-      const { store, storage, log } = deps;
-      const labels = [...new Set((await storage.list({ signal })).indexes.map((index) => index.label))];
-      const lists = await existing(labels, signal);
-      const deletedLabels = overdue(missedSinceMs, labels, lists, deps.deletedListGraceMs);
-      const openLabels = new Set((await store.openTasks(labels, { signal })).keys());
-      // Listed again after the records: an index that a task has just built from is then seen with its successor.
-      const { indexes } = await storage.list({ signal });
-      const states = await deps.db.listStates({ listIds: labels, signal });
-      const removals = chooseRemovals({
-        indexes,
-        lists: new Map(states.map((list) => [list.listId, list])),
-        keepVersions: deps.keepVersions,
-        openLabels,
-        deletedLabels,
-      });
-      for (const { indexId, label, reason } of removals) {
-        if (signal.aborted) return;
-        const { removed } = await storage.remove({ indexId, signal });
-        if (!removed) continue;
-        deps.metrics.removedIndexes.inc({ reason });
-        log.info({ index_id: indexId, label, reason }, "index removed by retention");
-      }
-      if (signal.aborted) return;
-      await forgetOldTasks(deps, signal);
-      const collected = await storage.collect({ signal });
-      if (collected.staging.length > 0) log.info(collected, "left-overs of builds collected");
-    },
-  };
+/**
+ * Finds what is past its retention; changes nothing itself. `noteMissing` is told which labels miss their list and says
+ * since when; undefined where this master was replaced, and then so is the result. Postgres gets at most four queries.
+ */
+export async function findExpired(
+  deps: RetentionSources,
+  noteMissing: (labels: readonly string[]) => Promise<ReadonlyMap<string, number> | undefined>,
+  signal: AbortSignal,
+): Promise<RetentionFindings | undefined> {
+  const { store, storage, db, keepVersions } = deps;
+  const labels = [...new Set((await storage.list({ signal })).indexes.map((index) => index.label))];
+  const { lists: existing, isDoubtful } = await existingLists(db, labels, signal);
+  const missingLabels = labels.filter((label) => !existing.has(label));
+  const sinceMs = await noteMissing(missingLabels);
+  if (sinceMs === undefined) return undefined;
+  const missing = new Map(missingLabels.map((label) => [label, sinceMs.get(label)]));
+  const noted = new Map([...sinceMs].filter(([label]) => missing.has(label)));
+  const deletedLabels = labelsPastGrace(noted, {
+    graceMs: deps.deletedListGraceMs,
+    nowMs: await deps.nowMs(signal),
+  });
+  const states = await db.listStates({ signal });
+  const open = await store.openTasks([...new Set([...labels, ...states.map((list) => list.listId)])], {
+    signal,
+  });
+  const openLabels = new Set(open.keys());
+  // Listed again after the records: an index that a task has just built from is then seen with its successor.
+  const { indexes } = await storage.list({ signal });
+  const now = await db.listStates({ listIds: states.map((list) => list.listId), signal });
+  const removals = chooseRemovals({
+    indexes,
+    lists: new Map(now.map((list) => [list.listId, list])),
+    keepVersions,
+    openLabels,
+    deletedLabels,
+  });
+  const feeds = await oldOnes(deps, now, { indexes, openLabels }, signal);
+  return { removals, feeds, missing, isDoubtful };
+}
+
+async function oldOnes(
+  { db, feedRetentionMs, build, keepVersions }: RetentionSources,
+  lists: readonly ListState[],
+  known: Pick<Parameters<typeof chooseFeeds>[0], "indexes" | "openLabels">,
+  signal: AbortSignal,
+): Promise<FeedCut[]> {
+  const cuts = chooseFeeds({ lists, keepVersions, descriptorVersion: build.descriptor_version, ...known });
+  const old = await db.feedsWithOldRows({ feeds: cuts, keepMs: feedRetentionMs, signal });
+  return cuts.filter((cut) => old.has(cut.listId));
 }
 
 /**
  * Which of the labels have a list. A database without any list is more likely the wrong one, or not restored yet, than
  * one whose last list was deleted: all labels count as having theirs then, so that no index is lost over it.
  */
-function existingLists({ db, log }: RetentionDeps) {
-  let warned = false;
-  return async (labels: readonly string[], signal: AbortSignal): Promise<Set<string>> => {
-    const found = await db.listStates({ listIds: labels, signal });
-    const isDoubtful =
-      labels.length > 0 && found.length === 0 && (await db.listStates({ signal })).length === 0;
-    if (isDoubtful && !warned)
+async function existingLists(
+  db: FacesDb,
+  labels: readonly string[],
+  signal: AbortSignal,
+): Promise<{ lists: Set<string>; isDoubtful: boolean }> {
+  const found = await db.listStates({ listIds: labels, signal });
+  const isDoubtful =
+    labels.length > 0 && found.length === 0 && (await db.listStates({ signal })).length === 0;
+  return { lists: new Set(isDoubtful ? labels : found.map((list) => list.listId)), isDoubtful };
+}
+
+/** Arguments of `store.expired` at this moment. */
+export async function taskRetention(deps: RetentionSources, signal: AbortSignal) {
+  const nowMs = await deps.nowMs(signal);
+  return { keep: deps.keepTasks, endedBeforeMs: Math.max(0, nowMs - deps.taskRetentionMs), signal };
+}
+
+export interface Retention {
+  /** One run: removes what is past its retention, in bounded portions; the next run goes on. */
+  once(): Promise<void>;
+}
+
+/** Retention of one leadership. A run ends where this master was replaced. */
+export function createRetention(
+  deps: RetentionDeps,
+  leadership: { epoch: number; signal: AbortSignal },
+): Retention {
+  const { store, storage, metrics, log } = deps;
+  const { epoch, signal } = leadership;
+  let wasDoubtful = false;
+  let lastFeed: string | undefined;
+
+  const noteMissing = async (labels: readonly string[]) => {
+    const noted = await store.noteMissingLists({ labels, epoch }, { signal });
+    if (noted.ok) return noted.sinceMs;
+    metrics.refusals.inc({ transition: "note_missing_lists", refusal: noted.refusal });
+    log.warn({ refusal: noted.refusal }, "another master has taken over, retention ends");
+    return undefined;
+  };
+  const warnOfDoubt = (found: RetentionFindings) => {
+    if (found.isDoubtful && !wasDoubtful)
       log.warn(
-        { labels: labels.length },
+        {},
         "Postgres has no list at all, but the storage has indexes: none is removed until a list exists. Is it the right database?",
       );
-    warned = isDoubtful;
-    return isDoubtful ? new Set(labels) : new Set(found.map((list) => list.listId));
+    wasDoubtful = found.isDoubtful;
+  };
+  const collect = async () => {
+    const collected = await storage.collect({ signal });
+    for (const kind of ["staging", "trash", "marks"] as const)
+      metrics.collected.inc({ kind }, collected[kind].length);
+    if (collected.staging.length > 0) log.info(collected, "left-overs of builds collected");
+  };
+  return {
+    async once() {
+      const found = await findExpired(deps, noteMissing, signal);
+      if (!found) return;
+      warnOfDoubt(found);
+      metrics.missingLists.set(found.missing.size);
+      await removeIndexes(deps, found.removals, signal);
+      await forgetTasks(deps, signal);
+      await trimDeadLetters(deps, signal);
+      const feeds = nextFeeds(found.feeds, lastFeed, managerLimits.maxFeedsPerRetention);
+      await compactFeeds(deps, feeds, signal);
+      lastFeed = feeds.at(-1)?.listId ?? lastFeed;
+      if (!signal.aborted) await collect();
+    },
   };
 }
 
-async function forgetOldTasks({ store, log, keepTasks }: RetentionDeps, signal: AbortSignal): Promise<void> {
-  const over = await store.list({ statuses: ["success", "error"] }, { signal });
-  const old = over.slice(keepTasks).map((task) => task.task_id);
-  if (old.length === 0) return;
-  await store.remove(old, { signal });
-  log.info({ tasks: old.length }, "old tasks forgotten");
+async function removeIndexes(
+  { storage, metrics, log }: RetentionDeps,
+  removals: readonly Removal[],
+  signal: AbortSignal,
+): Promise<void> {
+  for (const { indexId, label, reason } of removals) {
+    if (signal.aborted) return;
+    const { removed } = await storage.remove({ indexId, signal });
+    if (!removed) continue;
+    metrics.removedIndexes.inc({ reason });
+    log.info({ index_id: indexId, label, reason }, "index removed by retention");
+  }
 }
 
-function overdue(
-  missedSinceMs: Map<string, number>,
-  labels: readonly string[],
-  lists: ReadonlySet<string>,
-  graceMs: number,
-): Set<string> {
-  const nowMs = performance.now();
-  const gone = new Set(labels.filter((label) => !lists.has(label)));
-  for (const label of missedSinceMs.keys()) if (!gone.has(label)) missedSinceMs.delete(label);
-  for (const label of gone) if (!missedSinceMs.has(label)) missedSinceMs.set(label, nowMs);
-  return new Set([...gone].filter((label) => nowMs - (missedSinceMs.get(label) ?? nowMs) >= graceMs));
+async function forgetTasks(deps: RetentionDeps, signal: AbortSignal): Promise<void> {
+  const { store, metrics, log } = deps;
+  let forgotten = 0;
+  while (!signal.aborted && forgotten < managerLimits.maxTasksPerRetention) {
+    const { taskIds } = await store.expired(await taskRetention(deps, signal));
+    const removed = await store.remove(taskIds.slice(0, managerLimits.maxTasksPerRetention - forgotten), {
+      signal,
+    });
+    forgotten += removed.length;
+    metrics.removedTasks.inc(removed.length);
+    // Also where somebody else removed them: another look would only race with them.
+    if (removed.length === 0) break;
+  }
+  if (forgotten > 0) log.info({ tasks: forgotten }, "old tasks forgotten");
+}
+
+async function trimDeadLetters(deps: RetentionDeps, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  const { deadLetters, metrics, log } = deps;
+  const olderThanMs = deps.deadLetterRetentionMs;
+  const removed = await deadLetters.trim({ olderThanMs, signal });
+  metrics.removedDeadLetters.inc(removed);
+  metrics.deadLetters.set((await deadLetters.count({ olderThanMs, signal })).all);
+  if (removed > 0) log.info({ requests: removed }, "old dead letters removed");
+}
+
+async function compactFeeds(
+  { db, metrics, log, feedRetentionMs }: RetentionDeps,
+  feeds: readonly FeedCut[],
+  signal: AbortSignal,
+): Promise<void> {
+  const compacted = await mapBounded(feeds, managerLimits.parallelCompactions, async (feed) => {
+    if (signal.aborted) return 0;
+    try {
+      const rows = await db.compactFeed({
+        listId: feed.listId,
+        keepMs: feedRetentionMs,
+        keepFromRevision: feed.upToRevision,
+        signal,
+      });
+      metrics.compactedFeedRows.inc(rows);
+      return rows;
+    } catch (thrown) {
+      // Its list was deleted meanwhile, and its feed with it.
+      if (isLimError(thrown, "list_not_found")) return 0;
+      throw thrown;
+    }
+  });
+  const rows = compacted.reduce((sum, of) => sum + of, 0);
+  if (rows > 0) log.info({ lists: feeds.length, rows }, "change feeds shortened");
 }

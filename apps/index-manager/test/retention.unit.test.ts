@@ -1,7 +1,7 @@
 import type { IndexMeta } from "@lim/contracts";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { chooseRemovals } from "../src/retention.ts";
+import { chooseRemovals } from "../src/retention-choices.ts";
 
 const indexArbitrary = fc.record({
   label: fc.constantFrom("a", "b", "c"),

@@ -156,8 +156,8 @@ export async function removalsOf(
     checkInteger(range.toRevision, "toRevision", 0, Number.MAX_SAFE_INTEGER),
   );
   const removals = new Map<string, number>();
-  for (let from = 0; from < listIds.length; from += facesDbLimits.removalRangesPerQuery) {
-    const until = from + facesDbLimits.removalRangesPerQuery;
+  for (let from = 0; from < listIds.length; from += facesDbLimits.listsPerQuery) {
+    const until = from + facesDbLimits.listsPerQuery;
     const rows = await database.run(options.signal, async (session) => {
       const result = await session.query<{ list_id: string; removals: string }>({
         name: "lim_removals_of",
@@ -219,6 +219,44 @@ export async function compactFeed(
     removed += chunk;
     if (chunk < facesDbLimits.compactChunkRows) return removed;
   }
+}
+
+const oldRowsQuery = `
+  SELECT f.list_id FROM unnest($1::uuid[], $2::bigint[]) AS f (list_id, up_to_revision)
+  CROSS JOIN LATERAL (
+    SELECT c.revision, c.create_time FROM faces.list_change c
+    WHERE c.list_id = f.list_id ORDER BY c.revision LIMIT 1
+  ) oldest
+  WHERE oldest.revision <= f.up_to_revision
+    AND oldest.create_time < clock_timestamp() - $3 * interval '1 millisecond'
+    AND EXISTS (SELECT FROM faces.list_change c WHERE c.list_id = f.list_id AND c.revision > oldest.revision)`;
+
+export async function feedsWithOldRows(
+  database: Database,
+  options: Cancellable & { feeds: readonly { listId: string; upToRevision: number }[]; keepMs: number },
+): Promise<Set<string>> {
+  const listIds = checkUuids(
+    options.feeds.map((feed) => feed.listId),
+    "list id",
+  );
+  const upTo = options.feeds.map((feed) =>
+    checkInteger(feed.upToRevision, "upToRevision", 0, Number.MAX_SAFE_INTEGER),
+  );
+  const keepMs = checkInteger(options.keepMs, "keepMs", 0, Number.MAX_SAFE_INTEGER);
+  const old = new Set<string>();
+  for (let from = 0; from < listIds.length; from += facesDbLimits.listsPerQuery) {
+    const until = from + facesDbLimits.listsPerQuery;
+    const rows = await database.run(options.signal, async (session) => {
+      const result = await session.query<{ list_id: string }>({
+        name: "lim_feeds_with_old_rows",
+        text: oldRowsQuery,
+        values: [listIds.slice(from, until), upTo.slice(from, until), keepMs],
+      });
+      return result.rows;
+    });
+    for (const row of rows) old.add(row.list_id);
+  }
+  return old;
 }
 
 export async function newHistory(database: Database, options: Cancellable = {}): Promise<number> {

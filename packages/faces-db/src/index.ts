@@ -35,6 +35,7 @@ export function openFacesDb(options: {
     countChanges: (call) => feed.countChanges(database, call),
     removalsOf: (call) => feed.removalsOf(database, call),
     compactFeed: (call) => feed.compactFeed(database, call),
+    feedsWithOldRows: (call) => feed.feedsWithOldRows(database, call),
     newHistory: (call) => feed.newHistory(database, call),
     importRows: (call) => importRows(database, call),
     close: () => database.close(),

@@ -22,8 +22,8 @@ export const facesDbLimits = {
   maxPacketFaces: 10_000,
   /** Feed rows that one packet may cover, for each face it may hold: many changes of few faces end it here. */
   packetScanRowsPerFace: 16,
-  /** Lists whose removals one statement counts. */
-  removalRangesPerQuery: 1_000,
+  /** Lists that one statement which asks for many looks at. */
+  listsPerQuery: 1_000,
   compactChunkRows: 50_000,
   importChunkRows: 1_000,
   maxImportChunkRows: 20_000,

@@ -158,6 +158,13 @@ export interface FacesDb {
   compactFeed(
     options: Cancellable & { listId: string; keepMs: number; keepFromRevision?: number },
   ): Promise<number>;
+  /**
+   * Lists whose oldest kept row is older than `keepMs`, at or below `upToRevision` and not the newest: where `compactFeed` with these
+   * bounds would remove something. One query for each thousand.
+   */
+  feedsWithOldRows(
+    options: Cancellable & { feeds: readonly { listId: string; upToRevision: number }[]; keepMs: number },
+  ): Promise<Set<string>>;
   /** New history_id for every list (after a restore): all indexes are rebuilt. */
   newHistory(options?: Cancellable): Promise<number>;
 

@@ -90,7 +90,7 @@ it("one query for a thousand lists; lists that are gone are absent", async () =>
   const faces = await addFaces(sql, 3);
   await link(sql, listId, ...faces);
   await db.unlinkFaces({ listId, faceIds: faces.slice(1) });
-  const ranges = Array.from({ length: facesDbLimits.removalRangesPerQuery * 2 }, () => ({
+  const ranges = Array.from({ length: facesDbLimits.listsPerQuery * 2 }, () => ({
     listId: String(randomUUID()),
     sinceRevision: 0,
     toRevision: 9,
