@@ -140,9 +140,10 @@ export class TaskQueries {
         from = `(${part.reached}`;
         continue;
       }
-      const oldestUs = Math.min(part.nowUs, ...found.map((one) => one.pendingSinceUs));
+      const page = found.slice(0, options.limit);
+      const oldestUs = Math.min(part.nowUs, ...page.map((one) => one.pendingSinceUs));
       return {
-        tasks: found.map((one) => one.task),
+        tasks: page.map((one) => one.task),
         queued: part.count,
         waiting,
         oldestWaitMs: Math.floor((part.nowUs - oldestUs) / 1000),
