@@ -228,12 +228,12 @@ export function eventFaults(text: string, cut: boolean): string[] {
     const fields = block.split(/\r?\n/).filter((line) => line !== "" && !line.startsWith(":"));
     const odd = fields.find((line) => !/^(?:event|data|id|retry):/.test(line));
     if (odd !== undefined) faults.push(`${quote(odd)} is no field of an event`);
-    const valueOf = (name: string) =>
+    const fieldOf = (name: string) =>
       fields
         .find((line) => line.startsWith(`${name}:`))
         ?.slice(name.length + 1)
         .trim();
-    const [event, data] = [valueOf("event"), valueOf("data")];
+    const [event, data] = [fieldOf("event"), fieldOf("data")];
     if (data === undefined) continue;
     if (last === "end" || last === "removed") faults.push(`${event} comes after ${last}`);
     last = event ?? "";

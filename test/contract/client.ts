@@ -45,8 +45,8 @@ export function createClient(options: {
         // A request that HTTP forbids must reach the service; only its answer is judged.
         setHost: !wire.headers.some(([name]) => name.toLowerCase() === "host"),
       });
-      // The client's own check would refuse broken targets.
-      request.path = wire.target;
+      // The setter would refuse broken targets.
+      Object.defineProperty(request, "path", { value: wire.target });
       const timer = setTimeout(
         () => request.destroy(new Error(`no answer in ${options.timeoutMs} ms`)),
         options.timeoutMs,

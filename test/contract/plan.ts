@@ -64,14 +64,14 @@ export type Pools = ReadonlyMap<PoolName, readonly string[]>;
 export function fillText(text: Text, pools: Pools): string | undefined {
   let filled = "";
   for (const piece of text) {
-    const part = piece instanceof Ref ? valueOf(piece, pools) : piece;
+    const part = piece instanceof Ref ? poolValue(piece, pools) : piece;
     if (part === undefined) return undefined;
     filled += part;
   }
   return filled;
 }
 
-export function valueOf(ref: Ref, pools: Pools): string | undefined {
+export function poolValue(ref: Ref, pools: Pools): string | undefined {
   const pool = pools.get(ref.pool) ?? [];
   const value = pool[ref.pick % pool.length];
   return ref.upperCase ? value?.toUpperCase() : value;
@@ -81,7 +81,7 @@ const noId = "00000000-0000-4000-8000-000000000000";
 
 /** A body's value with those of the pools in it; an id that no pool has is one that nothing has. */
 export function fillTemplate(template: Template, pools: Pools): Json {
-  if (template instanceof Ref) return valueOf(template, pools) ?? noId;
+  if (template instanceof Ref) return poolValue(template, pools) ?? noId;
   if (Array.isArray(template)) return template.map((item) => fillTemplate(item, pools));
   if (typeof template !== "object" || template === null) return template as Json;
   // No prototype: a body may have a property of that name.
