@@ -24,7 +24,7 @@ export function completeSchema(
   return {
     ...schema,
     ...(refusesQuery ? { querystring: z.strictObject({}) } : {}),
-    ...(guarded ? { security: bearerSecurity } : {}),
+    ...(options.offersBearer ? { security: guarded ? bearerSecurity : [] } : {}),
     response: withResponses(schema.response as Responses, {
       ...errorResponses(...errors),
       431: { ...errorResponses("payload_too_large")[413], description: headersTooLarge },

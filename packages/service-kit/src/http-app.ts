@@ -163,6 +163,8 @@ async function addDocs(
         description: `${options.description}\n\nErrors have one form and come from one table:\n\n${errorTableMarkdown()}`,
         license: { name: "Apache-2.0", identifier: "Apache-2.0" },
       },
+      // The service that hands the document out.
+      servers: [{ url: "/" }],
       ...(options.offersBearer ? { components: { securitySchemes: { bearer: bearerScheme } } } : {}),
     },
     transform: jsonSchemaTransform,
