@@ -1,5 +1,5 @@
 import { LimError, type Task } from "@lim/contracts";
-import type { TaskFilter, TaskStore } from "@lim/coordination";
+import type { TaskStore } from "@lim/coordination";
 import type { IndexStorage } from "@lim/index-storage";
 import { errorResponses } from "@lim/service-kit";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
@@ -27,19 +27,6 @@ async function removeTasks(
   const open = found.filter(({ status }) => status === "pending" || status === "indexing");
   await mapBounded(open, parallelMarks, ({ task_id }) => storage.markRemoved({ indexId: task_id }));
   return store.remove(found.map(({ task_id }) => task_id));
-}
-
-/** The newest `limit` tasks that match, and whether there are others. */
-async function matching(
-  store: TaskStore,
-  filter: TaskFilter,
-  { limit, signal }: { limit: number; signal: AbortSignal },
-): Promise<{ tasks: Task[]; more: boolean }> {
-  const { tasks, nextCursor } = await store.find(filter, { limit, signal });
-  if (nextCursor === undefined) return { tasks, more: false };
-  // A cursor says that the search has not reached the end, not that something is there.
-  const rest = await store.find(filter, { limit: 1, cursor: nextCursor, signal });
-  return { tasks, more: rest.tasks.length > 0 };
 }
 
 /** Removal of tasks, one or by filters. */
@@ -77,7 +64,9 @@ export const taskRemovalRoutes =
             "bad_input",
             "querystring: name at least one filter; no filter would mean every task",
           );
-        const { tasks: found, more } = await matching(deps.store, filter, { limit, signal: request.signal });
+        const page = await deps.store.find(filter, { limit, signal: request.signal });
+        const found = page.tasks;
+        const more = page.nextCursor !== undefined;
         if (dry_run) return { count: found.length, dry_run, tasks: found, more };
         // Not given up when the caller goes: a mark without the removal would fail a build that nobody cancelled.
         const removed = await removeTasks(deps, found);
