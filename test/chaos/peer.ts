@@ -170,30 +170,28 @@ export async function startPeer(deps: {
     const params = { m: request.params.m, efConstruction: request.params.ef_construction };
     const again = (await storage.find({ indexId, label }).catch(() => undefined)) !== undefined;
     try {
+      await using cleanUp = new AsyncDisposableStack();
       const snapshot = await db.openSnapshot({ listId: label, descriptorVersion, dim, signal });
+      cleanUp.defer(() => snapshot.close());
       const engine = await loadEngine(request.engine);
       const keyed = createKeyedIndex(await engine.create({ dim, capacity: snapshot.faceCount, params }));
+      cleanUp.defer(() => keyed.close());
       const staging = await storage.stage({ label, indexId, attempt: request.attempt });
-      try {
-        for await (const batch of snapshot.batches) await keyed.addNew(batch.faceIds, batch.vectors);
-        const content = {
-          label,
-          historyId: snapshot.historyId,
-          descriptorVersion,
-          revision: snapshot.revision,
-          engine: request.engine,
-          params,
-          mode: request.mode,
-          removedSinceRebuild: 0,
-          skipped: snapshot.skipped,
-        };
-        const { meta } = await staging.publish(keyed, content, { phases: {}, signal });
-        witness.published(request, meta.revision, performance.now(), again);
-      } finally {
-        await keyed.close();
-        await snapshot.close();
-        await staging.discard();
-      }
+      cleanUp.defer(() => staging.discard());
+      for await (const batch of snapshot.batches) await keyed.addNew(batch.faceIds, batch.vectors);
+      const content = {
+        label,
+        historyId: snapshot.historyId,
+        descriptorVersion,
+        revision: snapshot.revision,
+        engine: request.engine,
+        params,
+        mode: request.mode,
+        removedSinceRebuild: 0,
+        skipped: snapshot.skipped,
+      };
+      const { meta } = await staging.publish(keyed, content, { phases: {}, signal });
+      witness.published(request, meta.revision, performance.now(), again);
       return undefined;
     } catch (thrown) {
       const error = LimError.from(thrown);

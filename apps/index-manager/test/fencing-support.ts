@@ -8,6 +8,8 @@ import type { TestIndexer } from "./test-indexer.ts";
 /** A manager whose every command to Redis passes a gate. */
 export interface GatedManager extends Manager {
   gate: RedisGate;
+  /** Whether Redis knows the script, so that a call by its hash does something. */
+  isLoaded(sha: string): Promise<boolean>;
 }
 
 const luaFolder = new URL("../../../packages/coordination/lua/", import.meta.url);
@@ -52,7 +54,11 @@ export async function gatedManager(
 ): Promise<GatedManager> {
   const gate = await startRedisGate(harness.redisUrl);
   const manager = await harness.manager({ ...env, REDIS_URL: gate.url });
-  return { ...manager, gate };
+  return {
+    ...manager,
+    gate,
+    isLoaded: async (sha) => ((await harness.raw.script("EXISTS", sha)) as number[])[0] === 1,
+  };
 }
 
 export async function leads(manager: Manager): Promise<boolean> {
@@ -95,7 +101,9 @@ export function haltAt(
   const released = Promise.withResolvers<"forward">();
   let calls = 0;
   master.gate.onCommand(async (command) => {
-    if (scriptOf(command) !== script || ++calls !== (options.nth ?? 1)) return "forward";
+    if (scriptOf(command) !== script) return "forward";
+    if (command.name === "EVALSHA" && !(await master.isLoaded(command.args[0] ?? ""))) return "forward";
+    if (++calls !== (options.nth ?? 1)) return "forward";
     master.process.kill(options.signal);
     if (options.signal === "SIGKILL") await master.process.exited;
     else await sleep(stoppingTakesMs);
@@ -134,6 +142,49 @@ export async function wake(master: Manager): Promise<void> {
 
 export const building = (indexer: TestIndexer) =>
   eventually("the indexer has a build", () => indexer.current(), { timeoutMs: 20_000, intervalMs: 10 });
+
+/** A label that no list has: nothing is planned. */
+export const noPlans = { LIM_LISTS: "00000000-0000-4000-8000-00000000dead" };
+
+/** Time to set a trap between a master's start and its first plan. */
+export const planLater = { LIM_PLANNING_SETTLE_MS: "700" };
+
+/** Masters behind gates, and those that follow them. */
+export function createCast(harness: () => Harness) {
+  const gated: GatedManager[] = [];
+  const cast = {
+    /** Starts behind a gate; not waited for until it leads. */
+    async gated(env: Record<string, string> = {}): Promise<GatedManager> {
+      const manager = await gatedManager(harness(), env);
+      gated.push(manager);
+      return manager;
+    },
+    /** The master, before anybody else stands for election. */
+    async first(env: Record<string, string> = {}): Promise<GatedManager> {
+      const manager = await cast.gated(env);
+      await untilLeads(manager);
+      return manager;
+    },
+    async successor(env: Record<string, string> = {}): Promise<Manager> {
+      const manager = await harness().manager(env);
+      await untilLeads(manager);
+      return manager;
+    },
+    async clear(): Promise<void> {
+      for (const { process } of gated) process.kill("SIGCONT");
+      await harness().clear();
+      await Promise.all(gated.splice(0).map((manager) => manager.gate.close()));
+    },
+  };
+  return cast;
+}
+
+/** Asks for a one-time task; its id. */
+export async function requestTask(manager: Manager, listId: string): Promise<string> {
+  const { status, body } = await manager.api("POST", "/1/tasks", { list_id: listId });
+  if (status !== 201) throw new Error(`${status}: ${JSON.stringify(body)}`);
+  return (body as { task_id: string }).task_id;
+}
 
 export async function planNoted(harness: Harness): Promise<number> {
   return eventually("a plan is noted", () => harness.store.lastPlanMs(), { timeoutMs: 15_000 });

@@ -3,51 +3,27 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import {
   building,
   coordinationState,
+  createCast,
   epochOf,
-  type GatedManager,
-  gatedManager,
   haltAt,
   leads,
+  noPlans,
+  planLater,
   planNoted,
-  untilLeads,
+  requestTask,
   wake,
 } from "./fencing-support.ts";
 import { type Harness, type Manager, startHarness } from "./harness.ts";
 
 let harness: Harness;
-const gates: GatedManager[] = [];
+const { gated, first: firstMaster, successor, clear } = createCast(() => harness);
+const request = requestTask;
 
 beforeAll(async () => {
   harness = await startHarness();
 });
-afterEach(async () => {
-  for (const { process } of gates) process.kill("SIGCONT");
-  await harness.clear();
-  await Promise.all(gates.splice(0).map((manager) => manager.gate.close()));
-});
+afterEach(clear);
 afterAll(() => harness.close());
-
-/** The master, before anybody else stands for election. */
-async function firstMaster(env: Record<string, string> = {}): Promise<GatedManager> {
-  const manager = await gatedManager(harness, env);
-  gates.push(manager);
-  await untilLeads(manager);
-  return manager;
-}
-
-async function successor(env: Record<string, string> = {}): Promise<Manager> {
-  const manager = await harness.manager(env);
-  await untilLeads(manager);
-  return manager;
-}
-
-async function request(manager: Manager, listId: string): Promise<string> {
-  const { status, body } = await manager.api("POST", "/1/tasks", { list_id: listId });
-  expect(status).toBe(201);
-  return (body as { task_id: string }).task_id;
-}
-
-const noPlans = { LIM_LISTS: "00000000-0000-4000-8000-00000000dead" };
 
 describe("a paused master that wakes beside its successor", () => {
   it.each([
@@ -55,7 +31,7 @@ describe("a paused master that wakes beside its successor", () => {
     { flush: true, lease: "1500", text: "past its lease, Redis emptied meanwhile" },
     { flush: true, lease: "30000", text: "within its lease, which Redis has forgotten with everything else" },
   ])("I4: $text: changes nothing and steps down", async ({ flush, lease }) => {
-    const [atWork, kept, waiting] = [await harness.list(), await harness.list(), await harness.list()];
+    const [atWork, kept] = [await harness.list(), await harness.list()];
     const first = await harness.indexer();
     const second = await harness.indexer();
     const old = await firstMaster({
@@ -64,8 +40,8 @@ describe("a paused master that wakes beside its successor", () => {
       LIM_RETENTION_PERIOD_MS: "100",
       LIM_MANAGER_LEASE_TTL_MS: lease,
     });
-    const { task_id: running } = await building(first.current() ? first : await firstBusy(first, second));
-    const holder = first.current() ? first : second;
+    const holder = await firstBusy(first, second);
+    const { task_id: running } = await building(holder);
     const free = holder === first ? second : first;
     await planNoted(harness);
     const epochBefore = await epochOf(harness);
@@ -83,9 +59,9 @@ describe("a paused master that wakes beside its successor", () => {
       await free.succeed();
       await harness.untilStatus(next, taskId, "success");
     }
-    await request(next, kept);
+    await request(next, await harness.list());
     await building(free);
-    await request(next, waiting);
+    await request(next, await harness.list());
     await eventually("the running build is on record", async () =>
       (await next.api("GET", `/1/tasks/${running}`)).status === 200 ? true : undefined,
     );
@@ -105,8 +81,7 @@ describe("a paused master that wakes beside its successor", () => {
   it("I3 I4: in the middle of a plan's creates: every list has one task, and the plan of its successor counts", async () => {
     const lists = new Set<string>();
     for (let i = 0; i < 20; i++) lists.add(await harness.list());
-    const old = await gatedManager(harness);
-    gates.push(old);
+    const old = await gated(planLater);
     const halt = haltAt(old, "task_create", { signal: "SIGSTOP", fate: "hold", nth: 8 });
     await halt.reached;
     const next = await successor();
