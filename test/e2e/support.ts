@@ -66,6 +66,8 @@ export async function startTestStack(options: {
     LIM_RELOAD_PERIOD_MS: "500",
     LIM_LABEL_KEY_TTL_MS: String(times.labelKeyTtlMs),
     LIM_LABEL_KEY_RENEW_MS: "500",
+    // Whoever runs the tests may have one.
+    LIM_API_TOKEN: "",
     ...options.env,
   };
   return {

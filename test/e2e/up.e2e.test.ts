@@ -23,15 +23,21 @@ afterAll(async () => {
   await rm(home, { recursive: true, force: true, maxRetries: 5 });
 });
 
-async function up(): Promise<ManagedProcess> {
+async function up(apiToken = ""): Promise<ManagedProcess> {
   const started = startProcess({
     name: "lim up",
     script: limMain,
     args: ["up", "--free-ports"],
-    env: { LIM_HOME: home, LIM_DESCRIPTOR_DIM: String(dim), REDIS_URL: "", DATABASE_URL: "" },
+    env: {
+      LIM_HOME: home,
+      LIM_DESCRIPTOR_DIM: String(dim),
+      REDIS_URL: "",
+      DATABASE_URL: "",
+      LIM_API_TOKEN: apiToken,
+    },
   });
   await started.waitForLine(/Ctrl-C stops everything/, { timeoutMs: 90_000 });
-  env = { LIM_DESCRIPTOR_DIM: String(dim) };
+  env = { LIM_DESCRIPTOR_DIM: String(dim), LIM_API_TOKEN: apiToken };
   for (const line of started.lines) {
     const [, name, value] = /^export (\w+)=(.*)$/.exec(line) ?? [];
     if (name && value) env[name] = value;
@@ -108,7 +114,7 @@ test("errors name their cause and remedy", async () => {
   expect(unknown.stderr).toContain("26102");
 });
 
-test("Ctrl-C stops every process; the next start has faces and indexes again", async () => {
+test("Ctrl-C stops every process; the next start, now with a token, has faces and indexes again", async () => {
   const pids = pidsOf(stack.lines);
   // Six services, and the one that was started again.
   expect(pids.length).toBe(7);
@@ -116,7 +122,11 @@ test("Ctrl-C stops every process; the next start has faces and indexes again", a
   expect(await stack.exited).toBe(0);
   for (const pid of pids) expect(await isProcessRunning(pid)).toBe(false);
 
-  stack = await up();
+  stack = await up("a-token-of-this-test");
+  const refused = await lim(["indexes"], { ...env, LIM_API_TOKEN: "" });
+  expect(refused.code).toBe(2);
+  expect(refused.stderr).toContain("set LIM_API_TOKEN");
+  expect((await lim(["indexes"], env)).stdout).toMatch(/ 600 /);
   const answer = await eventually(
     "the index is served again",
     async () => {
