@@ -49,12 +49,13 @@ function fitsList({ meta }: Pick<RankedIndex, "meta">, list: KnownList | undefin
   return list === undefined || (meta.history_id === list.historyId && meta.revision <= list.revision);
 }
 
-/** Labels whose list has been missing for at least the grace. Pure. */
+/** Labels whose list has been missing for at least the grace; since when may not be noted yet. Pure. */
 export function labelsPastGrace(
-  sinceMs: ReadonlyMap<string, number>,
+  sinceMs: ReadonlyMap<string, number | undefined>,
   { graceMs, nowMs }: { graceMs: number; nowMs: number },
 ): Set<string> {
-  return new Set([...sinceMs].filter(([, since]) => nowMs - since >= graceMs).map(([label]) => label));
+  const past = [...sinceMs].filter(([, since]) => since !== undefined && nowMs - since >= graceMs);
+  return new Set(past.map(([label]) => label));
 }
 
 /** A list whose feed may be shortened: its rows up to this revision, where they are old enough. */

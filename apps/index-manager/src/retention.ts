@@ -49,7 +49,8 @@ export interface RetentionFindings {
 
 /**
  * Finds what is past its retention; changes nothing itself. `noteMissing` is told which labels miss their list and says
- * since when; undefined where this master was replaced, and then so is the result. Postgres gets at most four queries.
+ * since when; undefined where this master was replaced, and then so is the result. Postgres gets two queries, and one
+ * for each thousand lists whose feed is longer than any index needs.
  */
 export async function findExpired(
   deps: RetentionSources,
@@ -57,60 +58,45 @@ export async function findExpired(
   signal: AbortSignal,
 ): Promise<RetentionFindings | undefined> {
   const { store, storage, db, keepVersions } = deps;
-  const labels = [...new Set((await storage.list({ signal })).indexes.map((index) => index.label))];
-  const { lists: existing, isDoubtful } = await existingLists(db, labels, signal);
-  const missingLabels = labels.filter((label) => !existing.has(label));
+  const before = (await storage.list({ signal })).indexes;
+  const labels = [...new Set(before.map((index) => index.label))];
+  const all = await db.listStates({ signal });
+  const { missingLabels, isDoubtful } = missingOf(labels, all);
   const sinceMs = await noteMissing(missingLabels);
   if (sinceMs === undefined) return undefined;
   const missing = new Map(missingLabels.map((label) => [label, sinceMs.get(label)]));
-  const noted = new Map([...sinceMs].filter(([label]) => missing.has(label)));
-  const deletedLabels = labelsPastGrace(noted, {
+  const deletedLabels = labelsPastGrace(missing, {
     graceMs: deps.deletedListGraceMs,
     nowMs: await deps.nowMs(signal),
   });
-  const states = await db.listStates({ signal });
-  const open = await store.openTasks([...new Set([...labels, ...states.map((list) => list.listId)])], {
-    signal,
-  });
-  const openLabels = new Set(open.keys());
+  const feedsOf = { keepVersions, descriptorVersion: deps.build.descriptor_version };
+  const longFeeds = chooseFeeds({ ...feedsOf, lists: all, indexes: before, openLabels: new Set() });
+  const oldFeeds = await db.feedsWithOldRows({ feeds: longFeeds, keepMs: deps.feedRetentionMs, signal });
+  const concerned = [...new Set([...labels, ...oldFeeds])];
+  const openLabels = new Set((await store.openTasks(concerned, { signal })).keys());
   // Listed again after the records: an index that a task has just built from is then seen with its successor.
   const { indexes } = await storage.list({ signal });
-  const now = await db.listStates({ listIds: states.map((list) => list.listId), signal });
+  const lists = await db.listStates({ listIds: concerned, signal });
   const removals = chooseRemovals({
     indexes,
-    lists: new Map(now.map((list) => [list.listId, list])),
+    lists: new Map(lists.map((list) => [list.listId, list])),
     keepVersions,
     openLabels,
     deletedLabels,
   });
-  const feeds = await oldOnes(deps, now, { indexes, openLabels }, signal);
+  const withOldRows = lists.filter((list) => oldFeeds.has(list.listId));
+  const feeds = chooseFeeds({ ...feedsOf, lists: withOldRows, indexes, openLabels });
   return { removals, feeds, missing, isDoubtful };
 }
 
-async function oldOnes(
-  { db, feedRetentionMs, build, keepVersions }: RetentionSources,
-  lists: readonly ListState[],
-  known: Pick<Parameters<typeof chooseFeeds>[0], "indexes" | "openLabels">,
-  signal: AbortSignal,
-): Promise<FeedCut[]> {
-  const cuts = chooseFeeds({ lists, keepVersions, descriptorVersion: build.descriptor_version, ...known });
-  const old = await db.feedsWithOldRows({ feeds: cuts, keepMs: feedRetentionMs, signal });
-  return cuts.filter((cut) => old.has(cut.listId));
-}
-
 /**
- * Which of the labels have a list. A database without any list is more likely the wrong one, or not restored yet, than
- * one whose last list was deleted: all labels count as having theirs then, so that no index is lost over it.
+ * Labels without their list. A database without any list is more likely the wrong one, or not restored yet, than one
+ * whose last list was deleted: all labels count as having theirs then, so that no index is lost over it.
  */
-async function existingLists(
-  db: FacesDb,
-  labels: readonly string[],
-  signal: AbortSignal,
-): Promise<{ lists: Set<string>; isDoubtful: boolean }> {
-  const found = await db.listStates({ listIds: labels, signal });
-  const isDoubtful =
-    labels.length > 0 && found.length === 0 && (await db.listStates({ signal })).length === 0;
-  return { lists: new Set(isDoubtful ? labels : found.map((list) => list.listId)), isDoubtful };
+function missingOf(labels: readonly string[], lists: readonly ListState[]) {
+  const existing = new Set(lists.map((list) => list.listId));
+  const isDoubtful = labels.length > 0 && lists.length === 0;
+  return { isDoubtful, missingLabels: isDoubtful ? [] : labels.filter((label) => !existing.has(label)) };
 }
 
 /** Arguments of `store.expired` at this moment. */
