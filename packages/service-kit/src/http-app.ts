@@ -18,7 +18,7 @@ import { bearerScheme, createBearerCheck } from "./bearer.ts";
 import { completeSchema } from "./framework-responses.ts";
 import { errorTableMarkdown, httpErrorBody, sendError } from "./http-errors.ts";
 import { transformObject } from "./openapi.ts";
-import { checkRequest, httpLimits } from "./request-checks.ts";
+import { checkNoBody, checkRequest, httpLimits } from "./request-checks.ts";
 import { requestIdHeader, requestIdOf } from "./request-id.ts";
 import { addServiceRoutes, type HealthCheck, openPaths } from "./service-routes.ts";
 
@@ -127,6 +127,7 @@ function addRequestHooks(
     if (!closing.has(app) || openPaths.has(request.routeOptions.url ?? "")) return;
     throw new LimError("overloaded", "the service is shutting down");
   });
+  app.addHook("preValidation", async (request) => checkNoBody(request));
   app.addHook("onResponse", async (request, reply) => {
     const route = request.routeOptions.url ?? "unknown";
     const seconds = reply.elapsedTime / 1000;

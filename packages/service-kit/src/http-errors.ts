@@ -59,12 +59,16 @@ const ofFastifyCode: Readonly<Record<string, ErrorName>> = {
 };
 
 /** What the caller may know of a thrown value. Anything unforeseen is `internal` without its text. */
-export function toHttpError(thrown: unknown): LimError {
+export function toHttpError(thrown: unknown, bodyLimitBytes?: number): LimError {
   if (thrown instanceof LimError) return thrown;
   if (hasZodFastifySchemaValidationErrors(thrown))
     return new LimError("bad_input", validationDetail(thrown), { cause: thrown });
   if (thrown instanceof Error && thrown.name === "AbortError") return LimError.from(thrown);
   const { code, statusCode, message, expose } = thrown as Partial<FastifyError> & { expose?: boolean };
+  if (code === "FST_ERR_CTP_BODY_TOO_LARGE" && bodyLimitBytes !== undefined)
+    return new LimError("payload_too_large", `the body has more than ${bodyLimitBytes} bytes`, {
+      cause: thrown,
+    });
   const name = code === undefined ? undefined : ofFastifyCode[code];
   if (name) return new LimError(name, message ?? "", { cause: thrown });
   // Its plugins' refusals too: some have a code, those of served files are marked as meant for the caller.
@@ -77,7 +81,7 @@ export function toHttpError(thrown: unknown): LimError {
 }
 
 export function sendError(thrown: unknown, request: FastifyRequest, reply: FastifyReply): void {
-  const error = toHttpError(thrown);
+  const error = toHttpError(thrown, request.routeOptions.bodyLimit);
   if (error.httpStatus >= 500) request.log.error({ err: thrown, error_code: error.code }, "request failed");
   else request.log.debug({ error_code: error.code, detail: error.detail }, "request refused");
   // Bytes as they are: the route's response schemas are not asked, so an undeclared status still has the one form.

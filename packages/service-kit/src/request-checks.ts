@@ -40,3 +40,13 @@ function decoded(query: string): string {
     throw new LimError("bad_input", "query: a percent-encoding is broken");
   }
 }
+
+/**
+ * Throws bad_input where an operation that declares no body gets one. A filter or `dry_run` that someone put there
+ * would be passed over, and more would be done than was asked for.
+ */
+export function checkNoBody(request: FastifyRequest): void {
+  const { schema } = request.routeOptions;
+  if (!schema?.operationId || schema.body || request.body === undefined || request.body === null) return;
+  throw new LimError("bad_input", "body: this operation takes none; its parameters belong in the address");
+}

@@ -56,6 +56,11 @@ beforeAll(async () => {
     },
     async () => ({}),
   );
+  app.delete(
+    "/1/things",
+    { schema: { operationId: "removeThings", description: "Removes them." } },
+    async () => ({}),
+  );
   app.get("/1/boom", async () => {
     throw new Error(`cannot open ${import.meta.filename}`);
   });
@@ -112,6 +117,11 @@ describe("a request past a limit or out of form", () => {
       { method: "POST", url: "/1/things", payload: "a", headers: { "content-type": "a/b" } },
       415,
     ],
+    [
+      "a body where none is declared",
+      { method: "DELETE", url: "/1/things", payload: { dry_run: true } },
+      400,
+    ],
     ["OPTIONS", { method: "OPTIONS", url: "/1/things" }, 404],
     ["OPTIONS of everything", { method: "OPTIONS", url: "*" }, 404],
     ["an unknown path", { url: "/none" }, 404],
@@ -140,6 +150,13 @@ describe("a request past a limit or out of form", () => {
     expect(detail).toBe("the query string has 8193 characters, at most 8192 are taken");
   });
 
+  it("names the limit of the body", async () => {
+    const { detail } = (
+      await app.inject({ method: "POST", url: "/1/things", payload: { name: "x".repeat(1000) } })
+    ).json();
+    expect(detail).toBe("the body has more than 1000 bytes");
+  });
+
   it.each([
     ["bytes that are no HTTP", "NOT HTTP\r\n\r\n", 400, 26001],
     [
@@ -165,6 +182,7 @@ describe("a request past a limit or out of form", () => {
 
 describe("a request within the limits", () => {
   it.each([
+    ["no body where none is declared", { method: "DELETE", url: "/1/things" }],
     ["the longest query", { url: `/1/things?${longest}` }],
     ["an encoded query", { url: "/1/things?label=%C3%A9%20%25+a" }],
     ["an empty query", { url: "/1/things?" }],
