@@ -22,8 +22,8 @@ interface Publication {
   atMs: number;
 }
 
-/** Of a list: its newest revision that was published, by which task, when. */
-interface Newest {
+/** Of a list: a revision that was published, by which task, when. */
+interface Built {
   revision: number;
   taskId: string;
   atMs: number;
@@ -63,7 +63,7 @@ const isOver = (status: Known["status"]) => status === "success" || status === "
 export function createLedger(): Ledger {
   const known = new Map<string, Known>();
   const publications = new Map<string, Publication[]>();
-  const newestOf = new Map<string, Newest>();
+  const builtOf = new Map<string, Built[]>();
   const takenAtMs = new Map<string, number>();
   let lostAtMs = Number.NaN;
   /** Tasks whose builds a peer ended badly or forgot: without a record nobody can tell more of them. */
@@ -152,7 +152,10 @@ export function createLedger(): Ledger {
           `task ${taskId} was built to publication again by attempt ${attempt} (before: ${before.map((one) => `attempt ${one.attempt}`).join() || "in the storage"})`,
         );
       publications.set(taskId, [...before, { attempt, atMs }]);
-      const newest = newestOf.get(label);
+      // A removal withdraws what its task has just published: the list may then be built again.
+      const newest = (builtOf.get(label) ?? [])
+        .filter((built) => known.get(built.taskId)?.removal === "none")
+        .toSorted((a, b) => b.revision - a.revision)[0];
       const agoMs = (sinceMs: number) => `${Math.round(performance.now() - sinceMs)} ms ago`;
       if (newest && revision <= newest.revision && !note(taskId, label).requested)
         violation(
@@ -161,7 +164,7 @@ export function createLedger(): Ledger {
             `${newest.revision} ${agoMs(newest.atMs)}, taken ${agoMs(takenAtMs.get(newest.taskId) ?? Number.NaN)}; ` +
             `Redis was last lost ${agoMs(lostAtMs)}`,
         );
-      if (!newest || revision > newest.revision) newestOf.set(label, { revision, taskId, atMs });
+      builtOf.set(label, [...(builtOf.get(label) ?? []), { revision, taskId, atMs }]);
     },
     failed(build: BuildRequest, _error: LimError) {
       counts.failed++;
@@ -180,10 +183,15 @@ export function createLedger(): Ledger {
     },
     removalAnswered(taskId, was) {
       const entry = known.get(taskId);
-      // One that had ended keeps its index; of one that was gone nobody says why.
+      // Of one that was gone nobody says why.
       if (!entry || was === undefined) return;
-      if (isOver(was)) entry.status = was;
-      entry.removal = isOver(was) ? "asked" : "answered";
+      // One that had ended keeps its index.
+      if (isOver(was)) {
+        entry.status = was;
+        entry.removal = "none";
+        return;
+      }
+      entry.removal = "answered";
       entry.removedAtMs = performance.now();
     },
     async observe(store) {
