@@ -1,6 +1,7 @@
 import type { ListState } from "@lim/faces-db";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { explain } from "../src/explain.ts";
 import {
   buildPlan,
   listsWhoseRemovalsMatter,
@@ -129,9 +130,17 @@ const stateArbitrary: fc.Arbitrary<PlanState> = fc
     newest: fc.dictionary(
       fc.constantFrom(...ids),
       fc
-        .record({ revision, historyId: fc.constantFrom("h1", "h2"), sameBuildSettings: fc.boolean() })
+        .record({
+          revision,
+          historyId: fc.constantFrom("h1", "h2"),
+          sameBuildSettings: fc.boolean(),
+          count: fc.nat(6),
+          removedSinceRebuild: fc.nat(4),
+        })
         .map((change) => index(change)),
     ),
+    otherVersions: fc.subarray(ids),
+    pending: fc.dictionary(fc.constantFrom(...ids), fc.nat(4)),
     open: fc.subarray(ids),
     building: fc.subarray(ids),
     rules: fc.record({
@@ -140,61 +149,167 @@ const stateArbitrary: fc.Arbitrary<PlanState> = fc
       maxRemovalRatio: fc.option(fc.double({ min: 0.01, max: 1, noNaN: true }), { nil: undefined }),
     }),
   })
-  .map(({ explicit, lists, newest, open, building, ...rest }) =>
+  .map(({ explicit, lists, newest, otherVersions, pending, open, building, ...rest }) =>
     state({
       ...rest,
       wantedListIds: explicit,
       lists,
       newest: new Map(Object.entries(newest)),
-      indexedLabels: new Set(Object.keys(newest)),
+      indexedLabels: new Set([...Object.keys(newest), ...otherVersions]),
+      pendingRemovals: new Map(Object.entries(pending)),
       openTasks: new Map(open.map((id) => [id, `task-${id}`])),
       building: new Map(building.map((id) => [id, `build-${id}`])),
     }),
   );
 
+/** What must be decided for one list, written down rule by rule and without the code under test. */
+function oracle(given: PlanState, listId: string): string {
+  const known = given.lists.find((one) => one.listId === listId);
+  if (!known) return "skip list gone";
+  if (given.openTasks.has(listId) || given.building.has(listId)) return "skip open task";
+  const wantsAnySize = given.wantedListIds !== undefined;
+  if (known.faceCount === 0 || (!wantsAnySize && known.faceCount < given.minFaces)) return "skip too small";
+  const newest = given.newest.get(listId);
+  if (!newest)
+    return given.indexedLabels.has(listId) ? "rebuild other descriptor version" : "rebuild missing";
+  if (newest.historyId !== known.historyId) return "rebuild history differs";
+  if (newest.revision > known.revision) return "rebuild ahead of its list";
+  if (newest.revision + 1 < known.oldestKeptRevision) return "rebuild feed compacted";
+  if (newest.revision === known.revision) return "skip unchanged";
+  const { rebuildDefault, maxRemovalForRebuild: most, maxRemovalRatio: ratio } = given.rules;
+  const removed = newest.removedSinceRebuild + (given.pendingRemovals.get(listId) ?? 0);
+  const isTooMany = most !== 0 && removed > most;
+  const isTooLarge = ratio !== undefined && removed > ratio * (newest.count + newest.removedSinceRebuild);
+  const rebuilds = rebuildDefault || !newest.sameBuildSettings || isTooMany || isTooLarge;
+  return `${rebuilds ? "rebuild" : "update"} stale`;
+}
+const asText = (decision: PlanDecision) =>
+  `${decision.action === "create" ? decision.mode : "skip"} ${decision.reason}`;
+const isRebuild = (decision: PlanDecision) => decision.action === "create" && decision.mode === "rebuild";
+const listIdsOf = (given: PlanState) =>
+  (given.wantedListIds ?? given.lists.map((one) => one.listId)).toSorted();
+
 describe("buildPlan, any state", () => {
-  it("I1 I3: skips a list only for a reason that holds, and never plans beside an open task or a running build", () => {
+  it("I1 I3: decides for every list considered, once, in order, what the rules say", () => {
     fc.assert(
       fc.property(stateArbitrary, (given) => {
-        const lists = new Map(given.lists.map((one) => [one.listId, one]));
+        const plan = buildPlan(given);
+        expect(plan.map((decision) => decision.listId)).toEqual(listIdsOf(given));
+        expect(plan.map(asText)).toEqual(listIdsOf(given).map((listId) => oracle(given, listId)));
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it("I3: never creates beside an open task or a running build, and names the one that is there", () => {
+    fc.assert(
+      fc.property(stateArbitrary, (given) => {
         for (const decision of buildPlan(given)) {
-          const { listId } = decision;
-          const known = lists.get(listId);
-          const newest = given.newest.get(listId);
-          const busy = given.openTasks.has(listId) || given.building.has(listId);
-          const current =
-            newest !== undefined &&
-            newest.revision === known?.revision &&
-            newest.historyId === known.historyId;
-          if (decision.action === "create") {
-            expect(busy || current || known === undefined).toBe(false);
-            if (decision.mode === "update") {
-              expect(newest?.historyId).toBe(known?.historyId);
-              expect(newest?.revision).toBeGreaterThanOrEqual((known?.oldestKeptRevision ?? 0) - 1);
-              expect(newest?.revision).toBeLessThan(known?.revision ?? 0);
-            }
-          } else if (decision.reason === "unchanged") expect(current).toBe(true);
-          else if (decision.reason === "open task") expect(busy).toBe(true);
-          else if (decision.reason === "list gone") expect(known).toBeUndefined();
-          else expect(known?.faceCount).toBeLessThan(given.wantedListIds ? 1 : given.minFaces);
+          const open = given.openTasks.get(decision.listId) ?? given.building.get(decision.listId);
+          if (open === undefined || decision.reason === "list gone") continue;
+          expect(decision).toMatchObject({ action: "skip", reason: "open task", taskId: open });
         }
       }),
     );
   });
 
-  it("decides once for every list considered, the same in any order, and nothing again once its tasks are open", () => {
+  it("is the same in any order of lists and wishes, and creates nothing again once its tasks are open", () => {
     fc.assert(
       fc.property(stateArbitrary, (given) => {
         const plan = buildPlan(given);
-        const considered = given.wantedListIds ?? given.lists.map((one) => one.listId);
-        expect(plan.map((decision) => decision.listId)).toEqual([...considered].toSorted());
-        expect(buildPlan({ ...given, lists: given.lists.toReversed() })).toEqual(plan);
+        const twice = given.wantedListIds && [...given.wantedListIds, ...given.wantedListIds].toReversed();
+        expect(buildPlan({ ...given, lists: given.lists.toReversed(), wantedListIds: twice })).toEqual(plan);
         const opened = new Map(given.openTasks);
         for (const decision of plan) if (decision.action === "create") opened.set(decision.listId, "new");
-        expect(buildPlan({ ...given, openTasks: opened }).some(({ action }) => action === "create")).toBe(
-          false,
-        );
+        const next = buildPlan({ ...given, openTasks: opened });
+        expect(next.some(({ action }) => action === "create")).toBe(false);
       }),
     );
+  });
+
+  it("raising a limit of removals never turns an update into a rebuild; 0 by number means never", () => {
+    fc.assert(
+      fc.property(
+        stateArbitrary,
+        fc.nat(6),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        (given, by, byShare) => {
+          const { maxRemovalForRebuild: most, maxRemovalRatio: ratio } = given.rules;
+          const relaxed = buildPlan({
+            ...given,
+            rules: {
+              ...given.rules,
+              maxRemovalForRebuild: most === 0 ? 0 : most + by,
+              maxRemovalRatio: ratio === undefined ? undefined : ratio + byShare,
+            },
+          });
+          const off = buildPlan({
+            ...given,
+            rules: { ...given.rules, maxRemovalForRebuild: 0, maxRemovalRatio: undefined },
+          });
+          for (const [i, decision] of buildPlan(given).entries()) {
+            if (isRebuild(decision)) continue;
+            expect(isRebuild(relaxed[i] as PlanDecision)).toBe(false);
+            expect(isRebuild(off[i] as PlanDecision)).toBe(false);
+          }
+          for (const decision of off)
+            expect(JSON.stringify(decision)).not.toMatch(/too many removals|too large a share/);
+        },
+      ),
+    );
+  });
+
+  it("explains each decision with a sentence of its own numbers", () => {
+    fc.assert(
+      fc.property(stateArbitrary, (given) => {
+        for (const decision of buildPlan(given)) {
+          const text = explain(decision);
+          expect(text).toMatch(/^[a-z].*[a-z0-9)]$/i);
+          expect(text).not.toMatch(/unknown|undefined|null|NaN|Infinity/);
+        }
+      }),
+    );
+  });
+});
+
+describe("explain", () => {
+  const explained = (change: Partial<PlanState>) => explain(buildPlan(state(change))[0] as PlanDecision);
+  const removing = (rules: Partial<PlanState["rules"]>, absorbed: number, pending: number) => ({
+    ...withIndex({ count: 20_000 - absorbed, removedSinceRebuild: absorbed }),
+    pendingRemovals: new Map([["a", pending]]),
+    rules: { rebuildDefault: false, maxRemovalForRebuild: 0, maxRemovalRatio: undefined, ...rules },
+  });
+  const at90 = "the newest index, i, is at revision 90, 10 changes behind the list; ";
+  it.each<[Partial<PlanState>, string]>([
+    [
+      removing({ maxRemovalRatio: 0.1 }, 3_000, 200),
+      `${at90}3,200 of 20,000 faces were removed since the last full build (16 %), above max_removal_ratio 0.1`,
+    ],
+    [
+      removing({ maxRemovalForRebuild: 1_000 }, 1_000, 1),
+      `${at90}1,001 of 20,000 faces were removed since the last full build (5 %), above max_removal_for_rebuild 1,000`,
+    ],
+    [
+      removing({ maxRemovalForRebuild: 1_000 }, 0, 1),
+      `${at90}1 of 20,000 faces was removed since the last full build (0.005 %), within the limits of an update`,
+    ],
+    [removing({}, 3_000, 200), `${at90}rebuild_rules.default asks for an update`],
+    [removing({ rebuildDefault: true }, 0, 0), `${at90}rebuild_rules.default asks for a rebuild`],
+    [
+      withIndex({ sameBuildSettings: false }),
+      `${at90}its engine, parameters or dimension are not those of new indexes`,
+    ],
+    [{ newest: new Map(), indexedLabels: new Set() }, "it has 1,000 faces and no index"],
+    [{ lists: [list({ faceCount: 499 })] }, "it has 499 faces, fewer than min_indexing_list_size 500"],
+    [{ wantedListIds: ["a"], lists: [list({ faceCount: 0 })] }, "it has no face"],
+    [{ wantedListIds: ["a"], lists: [] }, "there is no list of this id"],
+    [withIndex({ revision: 100 }), "the newest index, i, is at revision 100, as is the list"],
+    [
+      withIndex({ revision: 48 }),
+      "the newest index, i, is at revision 48, but the list's changes are kept from 50 on",
+    ],
+    [{ openTasks: new Map([["a", "t"]]) }, "task t is open for it"],
+  ])("%#", (change, text) => {
+    expect(explained(change)).toBe(text);
   });
 });

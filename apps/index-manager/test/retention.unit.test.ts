@@ -164,7 +164,7 @@ describe("chooseFeeds", () => {
   });
   it("cuts a list without any index, or with useless ones, by age alone; its newest row stays", () => {
     expect(feedOf([])).toEqual([{ listId: "a", upToRevision: 99 }]);
-    expect(feedOf([index(50, { version: 2 }), index(60, { history_id: "h0" }), index(101)])).toEqual([
+    expect(feedOf([index(50, { version: 2 }), index(60, { history_id: "h2" }), index(101)])).toEqual([
       { listId: "a", upToRevision: 99 },
     ]);
   });
