@@ -131,10 +131,10 @@ function createPeer() {
   };
   const end = (error: LimError | null) => {
     if (!current) throw new Error("no build is running");
-    const { task_id, list_id, attempt } = current;
+    const { task_id, attempt } = current;
     const outcome = {
       task_id,
-      list_id,
+      list_id: state.list_id ?? current.list_id,
       attempt,
       status: error ? ("error" as const) : ("success" as const),
       error: error?.toBody() ?? null,
