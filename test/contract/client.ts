@@ -74,14 +74,26 @@ export function createClient(options: {
     });
   return {
     async send(wire) {
-      const outcome = await once(wire);
-      // A kept connection may end in the moment it is used again: that says nothing about the request.
-      const isStale =
-        "failure" in outcome && outcome.reused && /ECONNRESET|socket hang up|EPIPE/.test(outcome.failure);
-      return isStale ? once(wire) : outcome;
+      let outcome = await once(wire);
+      for (let tries = 1; tries < maxTries && "failure" in outcome && isNoAnswer(wire, outcome); tries++)
+        outcome = await once(wire);
+      return outcome;
     },
     close: () => agent.destroy(),
   };
+}
+
+const maxTries = 5;
+/** A service may refuse a body of this size before it is whole, and end the connection. */
+const largeBytes = 64 * 1024;
+
+/**
+ * Says nothing about the service: a kept connection may end in the moment it is used again, and an answer to a body
+ * that is still being sent may be lost with the connection.
+ */
+function isNoAnswer(wire: Wire, outcome: { failure: string; reused?: boolean }): boolean {
+  const isLarge = (wire.body?.length ?? 0) >= largeBytes;
+  return (outcome.reused === true || isLarge) && /ECONNRESET|socket hang up|EPIPE/.test(outcome.failure);
 }
 
 function headersOf(wire: Wire): Record<string, string | string[]> {

@@ -30,9 +30,11 @@ function listed(items: fc.Arbitrary<Text>, maxLength: number): fc.Arbitrary<Text
     .map((texts) => texts.flatMap((text, i) => (i === 0 ? text : [",", ...text])));
 }
 
-/** Around now, where the run's tasks are, and anywhere. */
+const startMs = Date.now();
+
+/** Around the run, where its tasks are, and anywhere. */
 const times: fc.Arbitrary<Text> = fc.oneof(
-  fc.integer({ min: -120_000, max: 120_000 }).map((ms): Text => [new Date(Date.now() + ms).toISOString()]),
+  fc.integer({ min: -60_000, max: 300_000 }).map((ms): Text => [new Date(startMs + ms).toISOString()]),
   dateTimes.map((time): Text => [time]),
   dateTimes.map((time): Text => [time.replace(/\.\d+Z$/, "+05:30")]),
   dateTimes.map((time): Text => [time.replace(/\.\d+Z$/, "Z")]),
@@ -67,7 +69,7 @@ const byName: Readonly<Record<string, (operation: Operation) => Domain>> = {
       )
       .map((one) => [one]),
   }),
-  "Idempotency-Key": () => ({
+  "idempotency-key": () => ({
     texts: fc.oneof(
       refs("keys").map((ref): Text => [ref]),
       fc.uuid().map((key): Text => [key]),
@@ -83,7 +85,8 @@ for (const name of ["create", "start", "end"])
     Object.assign(byName, { [`${name}_time__${bound}`]: () => ({ texts: times }) });
 
 export function domainOf(operation: Operation, parameter: Parameter): Domain | undefined {
-  return Object.hasOwn(byName, parameter.name) ? byName[parameter.name]?.(operation) : undefined;
+  const name = parameter.in === "header" ? parameter.name.toLowerCase() : parameter.name;
+  return Object.hasOwn(byName, name) ? byName[name]?.(operation) : undefined;
 }
 
 type Query = readonly { name: string; value: Text }[];

@@ -50,7 +50,8 @@ const brokenTargets = [
   "/1/tasks\u0000",
   "/1/tasks/a b",
   "/1/tasks?x=\u0007",
-  "/1/tasks?limit=1 HTTP/1.1\r\nX-Injected: 1",
+  "/1/tasks?limit=1\r\n\tHTTP/1.1",
+  "/1/tasks?x=\u00e9 ",
   "1/tasks",
   "",
 ];

@@ -11,6 +11,8 @@ export type Round = "still" | "moving";
 
 interface Drawer {
   operation: string;
+  /** Of ten requests, so many are valid, and so many of the others odd; where there are such. */
+  shares: { valid: number; odd: number };
   valid: PlanKind[];
   faulty: PlanKind[];
   odd: PlanKind[];
@@ -45,17 +47,24 @@ function drawersOf(document: ApiDocument, validators: Validators): Record<Round,
     const valid = [{ name: "valid", plans: validPlans(document, operation) }];
     const faulty = faultyPlans(document, operation, validators);
     const odd = oddPlans(document, operation);
-    const common = { operation: operation.id, faulty };
+    const common = { operation: operation.id, faulty, shares: { valid: 4, odd: 1 } };
     if (isRead(operation)) {
       still.push({ ...common, valid, odd });
       moving.push({ ...common, valid, odd });
     } else {
       const dry = dryRuns(document, operation);
       still.push({ ...common, valid: dry ? [{ name: "valid", plans: dry }] : [], odd: [] });
-      moving.push({ ...common, valid, odd });
+      // What is wrong about it is asked where nothing may change.
+      moving.push({ ...common, valid, odd, shares: { valid: 8, odd: 1 } });
     }
   }
-  const stray = { operation: noOperation, valid: [], faulty: strayPlans(document), odd: [] };
+  const stray = {
+    operation: noOperation,
+    valid: [],
+    faulty: strayPlans(document),
+    odd: [],
+    shares: { valid: 0, odd: 0 },
+  };
   return { still: [...still, stray], moving: [...moving, stray] };
 }
 
@@ -72,9 +81,9 @@ export function createDeck(document: ApiDocument, validators: Validators): Deck 
     draw(round, seed, index) {
       const drawer = pick(drawers[round], index);
       const place = mixed(seed, index);
-      // Of ten, about four valid ones, five faulty ones and an odd one, where there are such.
+      const { valid, odd } = drawer.shares;
       const share = (place >>> 8) % 10;
-      const wanted = share < 4 ? drawer.valid : share < 9 ? drawer.faulty : drawer.odd;
+      const wanted = share < valid ? drawer.valid : share < 10 - odd ? drawer.faulty : drawer.odd;
       const kinds = [wanted, drawer.faulty, drawer.valid, drawer.odd].find((some) => some.length > 0) ?? [];
       const { plans } = pick(kinds, mixed(place, 1));
       const [plan] = fc.sample(plans, { seed: place, numRuns: 1 });
