@@ -1,7 +1,7 @@
 -- Ended tasks past their retention, those that ended first before others. Read-only.
--- KEYS 1 ended
+-- KEYS 1 ended  2 tasks  3 queue  4 indexing
 -- ARGV 1 how many of those that ended last are kept  2 what ended before is not, in microseconds  3 most ids
--- Reply: {all that ended, how many of them are past their retention, ids}
+-- Reply: {all that ended, how many of them are past their retention, ids, tasks that no set of a status holds}
 local ended = redis.call('ZCARD', KEYS[1])
 -- Both rules take from the same end of the set, so the larger number holds both.
 local expired = math.max(ended - tonumber(ARGV[1]), redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[2]))
@@ -9,4 +9,5 @@ local ids = {}
 if expired > 0 then
   ids = redis.call('ZRANGE', KEYS[1], 0, math.min(expired, tonumber(ARGV[3])) - 1)
 end
-return { ended, math.max(expired, 0), ids }
+local unlisted = redis.call('ZCARD', KEYS[2]) - redis.call('ZCARD', KEYS[3]) - redis.call('SCARD', KEYS[4]) - ended
+return { ended, math.max(expired, 0), ids, unlisted }

@@ -48,9 +48,10 @@ const scripts = {
     guard,
   ),
   expired: loadScript("task_expired", (reply) => {
-    const [ended, expired, taskIds] = reply as [number, number, string[]];
-    return { ended, expired, taskIds };
+    const [ended, expired, taskIds, unlisted] = reply as [number, number, string[], number];
+    return { found: { ended, expired, taskIds }, unlisted };
   }),
+  enlist: loadScript("task_enlist", Number),
   forget: loadScript("task_forget", Number),
   openOfLabels: loadScript("task_open_of_labels", (reply) => reply as string[], guard),
 };
@@ -174,15 +175,21 @@ export class TaskQueries {
     return running.sort((a, b) => a.order - b.order).map((record) => record.task);
   }
 
-  expired(
+  async expired(
     options: Cancellable & { keep: number; endedBeforeMs: number },
   ): Promise<{ ended: number; expired: number; taskIds: string[] }> {
-    return this.run(
-      scripts.expired,
-      [this.keys.ended],
-      [options.keep, options.endedBeforeMs * 1000, maxExpiredIds],
-      options,
-    );
+    const { tasks, queue, indexing, ended } = this.keys;
+    const look = () =>
+      this.run(
+        scripts.expired,
+        [ended, tasks, queue, indexing],
+        [options.keep, options.endedBeforeMs * 1000, maxExpiredIds],
+        options,
+      );
+    const first = await look();
+    if (first.unlisted === 0) return first.found;
+    await this.#enlistAll(options);
+    return (await look()).found;
   }
 
   async lastPlanMs(options?: Cancellable): Promise<number | undefined> {
@@ -282,6 +289,15 @@ export class TaskQueries {
     );
     await this.#forget(part.vanished, undefined, options);
     return { ...part, count: part.count - part.vanished.length, records: this.#readable(part.found) };
+  }
+
+  /** What a version before `ended` and `tasks_of` left in Redis would else be kept for ever, and found by no list. */
+  async #enlistAll({ signal }: Cancellable): Promise<void> {
+    const { tasks, ended, taskPrefix, tasksOfPrefix } = this.keys;
+    const ids = await guarded("read all tasks", signal, () => this.client.zrange(tasks, 0, "-1"));
+    for (const chunk of chunksOf(ids))
+      await this.run(scripts.enlist, [tasks, ended], [taskPrefix, tasksOfPrefix, ...chunk], { signal });
+    this.#log?.info({ tasks: ids.length }, "tasks were entered into sets that missed some");
   }
 
   #readable(found: readonly Scored[]): FoundRecord[] {

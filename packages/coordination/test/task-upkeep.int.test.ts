@@ -105,6 +105,27 @@ describe("ended tasks past their retention", () => {
     expect(rest).toEqual({ ended: 3, expired: 2, taskIds: ["ghost-1000", "ghost-1001"] });
   });
 
+  it("hold those that an older version ended, whose lists then find them", async () => {
+    const { keys } = bench;
+    const old = await bench.start();
+    await bench.end(old);
+    await fixture.raw.del(keys.ended, keys.tasksOf(old.content.list_id));
+    await fixture.raw.zadd(keys.tasks, 1, "ghost");
+    const running = await bench.start();
+    const pending = await bench.create();
+    const before = (await store.get(old.task_id))?.end_time;
+    const all = { ended: 1, expired: 1, taskIds: [old.task_id] };
+    expect(await store.expired({ keep: 0, endedBeforeMs: 0 })).toEqual(all);
+    expect(Math.floor(Number(await fixture.raw.zscore(keys.ended, old.task_id)) / 1000)).toBe(
+      Date.parse(before ?? ""),
+    );
+    for (const task of [old, running, pending]) {
+      const { tasks } = await store.find({ listId: task.content.list_id }, { limit: 5 });
+      expect(idsOf(tasks)).toEqual([task.task_id]);
+    }
+    expect(await fixture.raw.zrange(keys.tasks, 0, "-1")).toEqual(idsOf([old, running, pending]));
+  });
+
   it("cannot be put off, nor hastened, by an indexer's clock", async () => {
     const ends = ["2999-01-01T00:00:00.000Z", "2001-01-01T00:00:00.000Z"];
     for (const endTime of ends) {
