@@ -1,4 +1,4 @@
-// The whole test command: lint, import rule, types, OpenAPI drift, then unit, integration and end-to-end tests.
+// The whole test command: lint, import rule, types, OpenAPI drift and lint, then unit, integration and end-to-end tests.
 // It ends with one line that counts everything. `--only unit,lint` runs some of the stages.
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -79,6 +79,7 @@ const stages = [
   checkStage("edges", node, ["scripts/check-edges.mjs"]),
   checkStage("types", join(bin, "tsc"), ["-p", "tsconfig.tests.json"]),
   checkStage("openapi", node, ["scripts/openapi.mjs", "--check"]),
+  checkStage("openapi-lint", node, ["scripts/lint-openapi.mjs"]),
   vitestStage("unit"),
   vitestStage("integration"),
   vitestStage("e2e"),
