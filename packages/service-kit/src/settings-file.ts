@@ -32,26 +32,26 @@ export function readSettingsFile(path: string, names: readonly FileName[]): File
   });
   const bytes = bytesOf(path);
   if (typeof bytes === "string") return unreadable(bytes);
-  const lines = new LineCounter();
-  let root: Node | null;
+  let text: string;
   try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    const document = parseDocument(text, {
-      lineCounter: lines,
-      // Its frames quote the file, and its own check of keys does not say which: both are done here.
-      prettyErrors: false,
-      uniqueKeys: false,
-      schema: "core",
-    });
-    const fault = document.errors[0] ?? document.warnings[0];
-    if (fault)
-      return unreadable(
-        `:${lines.linePos(fault.pos[0]).line}: is not plain YAML (${fault.code.toLowerCase().replaceAll("_", " ")})`,
-      );
-    root = document.contents;
-  } catch (thrown) {
-    return unreadable(thrown instanceof RangeError ? "is nested too deep" : "is not UTF-8");
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return unreadable("is not UTF-8");
   }
+  const lines = new LineCounter();
+  const document = parseDocument(text, {
+    lineCounter: lines,
+    // Its frames quote the file, and its own check of keys does not say which: both are done here.
+    prettyErrors: false,
+    uniqueKeys: false,
+    schema: "core",
+  });
+  const fault = document.errors[0] ?? document.warnings[0];
+  if (fault)
+    return unreadable(
+      `:${lines.linePos(fault.pos[0]).line}: is not plain YAML (${fault.code.toLowerCase().replaceAll("_", " ")})`,
+    );
+  const root: Node | null = document.contents;
   const walk = new Walk(path, lines, names);
   if (root !== null && !(isScalar(root) && root.value === null)) {
     if (isMap(root)) walk.map(root, "");
