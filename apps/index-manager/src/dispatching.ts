@@ -8,9 +8,9 @@ import type { ManagerMetrics } from "./metrics.ts";
 import type { Action, RequeueCause } from "./reconcile.ts";
 
 export interface DispatchDeps {
-  store: TaskStore;
-  storage: IndexStorage;
-  client: IndexerClient;
+  store: Pick<TaskStore, "get" | "dispatch" | "progress" | "finish" | "requeue" | "adopt">;
+  storage: Pick<IndexStorage, "find">;
+  client: Pick<IndexerClient, "build" | "stop">;
   metrics: ManagerMetrics;
   log: Log;
   /** What every build is told besides its task. */

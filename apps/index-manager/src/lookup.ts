@@ -1,6 +1,8 @@
 import type { Task } from "@lim/contracts";
-import type { Log } from "@lim/coordination";
+import type { Log, TaskStore } from "@lim/coordination";
+import type { IndexStorage } from "@lim/index-storage";
 import { createDispatcher, type DispatchDeps, type Dispatcher, isPublished } from "./dispatching.ts";
+import type { IndexerClient } from "./indexer-client.ts";
 import { createIndexerWatch, type IndexerSources, type IndexerWatch, originsToAsk } from "./indexer-watch.ts";
 import { managerLimits } from "./limits.ts";
 import type { ManagerMetrics } from "./metrics.ts";
@@ -18,7 +20,11 @@ import {
 
 export { observeIndexers } from "./indexer-watch.ts";
 
-export interface LookupDeps extends DispatchDeps, IndexerSources {}
+export interface LookupDeps extends DispatchDeps, IndexerSources {
+  store: TaskStore;
+  storage: IndexStorage;
+  client: IndexerClient;
+}
 
 /** What one master remembers between lookups, besides its watch and its dispatcher. All of it may be lost. */
 interface Memory {
