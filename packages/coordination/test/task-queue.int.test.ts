@@ -127,12 +127,15 @@ describe("a pause between attempts", () => {
     expect(await store.ready({ limit: 0 })).toMatchObject({ queued: 660, waiting: 450, tasks: [] });
   });
 
-  it("does not count into how long others have waited", async () => {
+  it("does not count into how long others have waited, nor does the time before an attempt", async () => {
     expect(await store.ready({ limit: 5 })).toEqual({ tasks: [], queued: 0, waiting: 0, oldestWaitMs: 0 });
     const task = await bench.start();
     const agedUs = Date.now() * 1000 - 3_600_000_000;
     await fixture.raw.hset(bench.keys.task(task.task_id), "create_us", String(agedUs));
     await requeue(task.task_id, 1, longDelayMs);
+    const returned = await bench.start();
+    await fixture.raw.hset(bench.keys.task(returned.task_id), "create_us", String(agedUs));
+    await requeue(returned.task_id, 1, 0);
     await bench.create();
     expect((await store.ready({ limit: 5 })).oldestWaitMs).toBeLessThan(60_000);
     const aged = await bench.create();
