@@ -32,6 +32,16 @@ describe("filters of tasks", () => {
     });
   });
 
+  it.each([
+    ["http://node-7:80", "http://node-7"],
+    ["http://Node-7:5180/", "http://node-7:5180"],
+    ["http://[::1]:5180", "http://[::1]:5180"],
+    ["http://1.2.3.999", "http://1.2.3.999"],
+    ["http://host:99999", "http://host:99999"],
+  ])("an indexer %s is looked for as %s", (indexer, origin) => {
+    expect(filterOf(schema.parse({ indexer })).indexer).toBe(origin);
+  });
+
   it("nothing asked for is no filter", () => {
     expect(filterOf(schema.parse({}))).toEqual({});
     expect(hasFilter(schema.parse({}))).toBe(false);

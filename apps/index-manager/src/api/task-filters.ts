@@ -40,9 +40,11 @@ export const filterShape = {
   list_id: uuidSchema.optional().describe("Only tasks of this list"),
   indexer: z
     .string()
-    .regex(/^https?:\/\/[^/?#@\s]+\/?$/, "must be an origin like http://host:5180")
+    .regex(
+      /^https?:\/\/(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?\/?$/,
+      "must be an origin like http://host:5180",
+    )
     .max(maxOriginChars)
-    .refine((text) => URL.canParse(text), "must be an origin like http://host:5180")
     .optional()
     .describe("Only tasks that this indexer has or had: its origin, like http://host:5180"),
   create_time__gte: timeQuery("created at this time or later"),
@@ -76,6 +78,9 @@ function rangeOf(query: FilterQuery, name: "create_time" | "start_time" | "end_t
   return range;
 }
 
+/** As indexers spell theirs. What looks like an origin but can be none, like http://1.2.3.999, is that of no task. */
+const originOf = (text: string) => (URL.canParse(text) ? new URL(text).origin : text);
+
 /** The filter that a query asks for. Throws bad_input for a range without a moment in it. Pure. */
 export function filterOf(query: FilterQuery): TaskFilter {
   const filter: TaskFilter = {};
@@ -83,7 +88,7 @@ export function filterOf(query: FilterQuery): TaskFilter {
   if (query.statuses !== undefined)
     filter.statuses = [...new Set(query.statuses.split(","))].map((status) => taskStatusSchema.parse(status));
   if (query.list_id !== undefined) filter.listId = query.list_id;
-  if (query.indexer !== undefined) filter.indexer = new URL(query.indexer).origin;
+  if (query.indexer !== undefined) filter.indexer = originOf(query.indexer);
   const [createTime, startTime, endTime] = [
     rangeOf(query, "create_time"),
     rangeOf(query, "start_time"),
