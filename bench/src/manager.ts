@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { LimError } from "@lim/contracts";
 import { createCaller } from "./manager/caller.ts";
+import { managerCpuSeconds, redisCpuSeconds } from "./manager/cpu.ts";
 import { seedHistory } from "./manager/history.ts";
 import { type LatencyRow, latencyTable, measureLatencies } from "./manager/latencies.ts";
 import { measurePlanning, type PlanningFigures, planningText } from "./manager/planning.ts";
@@ -101,7 +102,9 @@ async function measureTasks(
     await manager.process.waitForLine(/"Became master"|"planned"/, { timeoutMs: 60_000 });
     const caller = createCaller(manager.url);
     closers.push(async () => caller.close());
-    const rows = await measureLatencies(caller, history, { requests, seed });
+    const cpuSeconds = async () =>
+      (await managerCpuSeconds(manager.url)) + (await redisCpuSeconds(servers.redisUrl));
+    const rows = await measureLatencies(caller, history, { requests, seed, cpuSeconds });
     return { seedSeconds: history.seconds, rows, memory: await memoryOf(manager) };
   } finally {
     for (const close of closers.reverse()) await close().catch(() => undefined);

@@ -11,18 +11,21 @@ export interface LatencyRow {
   p50Ms: number;
   p99Ms: number;
   maxMs: number;
+  /** Processor time of one request in the manager and Redis: what neighbours on the machine do not change much. */
+  cpuMs: number;
   /** Of its 99th percentile to that of the baseline in the same run. */
   p99Ratio: number;
 }
 
 const baseline: Case = { name: "livez (baseline)", path: "/livez" };
-const warmUps = 5;
+/** Requests of one kind in a row, before those that are timed: they warm up and tell the processor time. */
+const cpuRequests = 20;
 
 /** One caller, every case `requests` times in random order, so that all of them meet the same neighbours. */
 export async function measureLatencies(
   caller: Caller,
   history: History,
-  options: { requests: number; seed: number },
+  options: { requests: number; seed: number; cpuSeconds: () => Promise<number> },
 ): Promise<LatencyRow[]> {
   const random = createRandom(options.seed + 1);
   const cases = [
@@ -40,10 +43,13 @@ export async function measureLatencies(
     { name: "queue: deep cursor", path: await deepPath(caller, "/1/queue?limit=100") },
   ];
   const found = new Map<Case, number | null>();
+  const cpuMs = new Map<Case, number>();
   for (const one of cases) {
     const answer = await caller.json<{ tasks?: unknown[] }>(one.path);
     found.set(one, answer.tasks?.length ?? null);
-    for (let i = 0; i < warmUps; i++) await caller.timed(one.path);
+    const before = await options.cpuSeconds();
+    for (let i = 0; i < cpuRequests; i++) await caller.timed(one.path);
+    cpuMs.set(one, (((await options.cpuSeconds()) - before) * 1000) / cpuRequests);
   }
   const timesMs = new Map<Case, number[]>(cases.map((one) => [one, []]));
   const order = shuffle(
@@ -62,6 +68,7 @@ export async function measureLatencies(
       p50Ms: percentile(times, 0.5),
       p99Ms,
       maxMs: percentile(times, 1),
+      cpuMs: cpuMs.get(one) ?? Number.NaN,
       p99Ratio: p99Ms / baselineP99,
     };
   });
@@ -85,7 +92,7 @@ async function deepPath(caller: Caller, firstPath: string): Promise<string> {
 export function latencyTable(rows: readonly LatencyRow[]): string {
   const width = Math.max(...rows.map((row) => row.name.length));
   return [
-    `${"request".padEnd(width)}     n  found  p50 ms  p99 ms  max ms  p99 / baseline's`,
+    `${"request".padEnd(width)}     n  found  p50 ms  p99 ms  max ms  cpu ms  p99 / baseline's`,
     ...rows.map((row) =>
       [
         row.name.padEnd(width),
@@ -94,6 +101,7 @@ export function latencyTable(rows: readonly LatencyRow[]): string {
         row.p50Ms.toFixed(1).padStart(6),
         row.p99Ms.toFixed(1).padStart(6),
         row.maxMs.toFixed(1).padStart(6),
+        row.cpuMs.toFixed(1).padStart(6),
         row.p99Ratio.toFixed(1).padStart(16),
       ].join("  "),
     ),

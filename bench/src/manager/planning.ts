@@ -2,6 +2,7 @@ import { defaults, LimError } from "@lim/contracts";
 import type { FacesDb } from "@lim/faces-db";
 import { eventually, type Service } from "@lim/testkit";
 import { type Caller, createCaller } from "./caller.ts";
+import { managerCpuSeconds } from "./cpu.ts";
 import { leading } from "./history.ts";
 import { dim, type SeededLists, seedLists } from "./lists.ts";
 import { type ManagerServers, memoryOf, startManager } from "./service.ts";
@@ -20,6 +21,8 @@ interface Statements {
 }
 interface PreviewFigure {
   seconds: number;
+  /** Of the manager's process: what neighbours on the machine do not change much. */
+  cpuSeconds: number;
   statements: number;
 }
 export interface PlanningFigures {
@@ -32,6 +35,8 @@ export interface PlanningFigures {
   plans: { seconds: number; lists: number; created: number }[];
   /** From the election to the end of the first plan; the first run of retention goes on beside it. */
   planStatements: Statements;
+  /** In the same time, of the manager's process. */
+  planCpuSeconds: number;
   planMemory: Awaited<ReturnType<typeof memoryOf>>;
 }
 
@@ -53,13 +58,16 @@ export async function measurePlanning(
     );
     await closers.pop()?.();
     let manager: Service | undefined;
+    let cpuBefore = 0;
     await leading(servers.redisUrl, masterLock, async () => {
       manager = await start();
       await untilQuiet(sql);
+      cpuBefore = await managerCpuSeconds(manager.url);
       sql.reset();
     });
     if (manager === undefined) throw new LimError("internal", "no manager was started");
     const first = await plannedLine(manager, 1);
+    const planCpuSeconds = (await managerCpuSeconds(manager.url)) - cpuBefore;
     const planStatements = { total: sql.total(), byText: sql.byText() };
     const second = await plannedLine(manager, 2);
     expectPlanned(first, seeded);
@@ -68,6 +76,7 @@ export async function measurePlanning(
       ...previews,
       plans: [first, second],
       planStatements,
+      planCpuSeconds,
       planMemory: await memoryOf(manager),
     };
   } finally {
@@ -100,18 +109,24 @@ async function measurePreviews(
   const caller = createCaller(manager.url);
   try {
     await untilQuiet(sql);
-    const cold = await preview(caller, sql, seeded);
+    const cold = await preview(manager, caller, sql, seeded);
     const previewCold = { ...cold, total: sql.total(), byText: sql.byText() };
     const previewsWarm: PreviewFigure[] = [];
-    for (let i = 0; i < warmPreviews; i++) previewsWarm.push(await preview(caller, sql, seeded));
+    for (let i = 0; i < warmPreviews; i++) previewsWarm.push(await preview(manager, caller, sql, seeded));
     return { previewCold, previewsWarm, previewMemory: await memoryOf(manager) };
   } finally {
     caller.close();
   }
 }
 
-async function preview(caller: Caller, sql: SqlCounter, seeded: SeededLists): Promise<PreviewFigure> {
+async function preview(
+  manager: Service,
+  caller: Caller,
+  sql: SqlCounter,
+  seeded: SeededLists,
+): Promise<PreviewFigure> {
   sql.reset();
+  const cpuBefore = await managerCpuSeconds(manager.url);
   const startedMs = performance.now();
   const plan = await caller.json<{ count: number; creates: number; decisions: unknown[] }>(
     "/1/plan?limit=10000",
@@ -123,7 +138,8 @@ async function preview(caller: Caller, sql: SqlCounter, seeded: SeededLists): Pr
       "internal",
       `the plan considers ${plan.count} lists and would build ${plan.creates}, not ${seeded.lists} and ${creates}`,
     );
-  return { seconds, statements: sql.total() };
+  const cpuSeconds = (await managerCpuSeconds(manager.url)) - cpuBefore;
+  return { seconds, cpuSeconds, statements: sql.total() };
 }
 
 async function untilQuiet(sql: SqlCounter): Promise<void> {
@@ -163,20 +179,22 @@ export function planningText(figures: PlanningFigures): string {
   const { seeded, previewCold, previewsWarm, plans, planStatements } = figures;
   const memory = ({ rssMiB, peakMiB }: PlanningFigures["planMemory"]) =>
     `${rssMiB?.toFixed(0) ?? "?"} MiB resident, ${peakMiB?.toFixed(0) ?? "?"} at its peak`;
-  const warm = previewsWarm.map(({ seconds }) => seconds.toFixed(2)).join(", ");
+  const spent = ({ seconds, cpuSeconds }: PreviewFigure) =>
+    `${seconds.toFixed(2)} s (${cpuSeconds.toFixed(2)} s of processor)`;
+  const warm = previewsWarm.map(spent).join(", ");
   const statements = (of: Statements) =>
     of.byText.map(({ text, count }) => `  ${String(count).padStart(6)}  ${text}`);
   return [
     `planning over ${seeded.lists} lists, ${seeded.missing} without an index, ${seeded.stale} stale`,
-    `GET /1/plan, first of its process: ${previewCold.seconds.toFixed(2)} s, ${previewCold.statements} SQL statements`,
+    `GET /1/plan, first of its process: ${spent(previewCold)}, ${previewCold.statements} SQL statements`,
     ...statements(previewCold),
-    `GET /1/plan, later: ${warm} s, ${previewsWarm[0]?.statements ?? 0} SQL statements each`,
+    `GET /1/plan, later: ${warm}, ${previewsWarm[0]?.statements ?? 0} SQL statements each`,
     `that manager: ${memory(figures.previewMemory)}`,
     ...plans.map(
       (plan, i) =>
         `real planning ${i + 1} of a master's process: ${plan.seconds.toFixed(2)} s, ${plan.created} tasks created`,
     ),
-    `SQL from the election to the end of the first plan, retention's first run beside it: ${planStatements.total} statements`,
+    `SQL from the election to the end of the first plan, retention's first run beside it: ${planStatements.total} statements, ${figures.planCpuSeconds.toFixed(2)} s of processor`,
     ...statements(planStatements),
     `that manager: ${memory(figures.planMemory)}`,
   ].join("\n");
