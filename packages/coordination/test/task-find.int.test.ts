@@ -178,6 +178,7 @@ describe("finding tasks", () => {
     expect(idsOf(await allOf({ listId: kept.content.list_id }))).toEqual([kept.task_id]);
     expect(await fixture.raw.zrange(tasks, 0, "-1")).toEqual([kept.task_id]);
     expect(await fixture.raw.exists(ended)).toBe(0);
+    expect(await fixture.raw.zrange(ofList, 0, "-1")).toEqual([kept.task_id]);
   });
 
   it("does not take a record of a list that it does not belong to", async () => {
