@@ -15,6 +15,8 @@ export interface CampaignOptions {
   /** The campaign stops after that many milliseconds, and says how far it came. */
   durationMs: number;
   concurrency: number;
+  /** Requests that look for a smaller one of each finding (default 60). */
+  shrinkRuns?: number;
   /** Called after each round. */
   onProgress?: (progress: { done: number; found: number }) => void;
 }
@@ -48,7 +50,6 @@ const limits = {
   requestsOfRound: 150,
   /** Rounds in a row in which nothing may change, for each one that changes things. */
   stillRounds: 2,
-  /** Requests that look for a smaller one of each finding. */
   shrinkRuns: 60,
   shrinkMs: 10_000,
   /** Findings that are followed up; past it the campaign ends. */
@@ -95,7 +96,7 @@ export async function runCampaign(world: World, options: CampaignOptions): Promi
       done += size;
       options.onProgress?.({ done, found: run.findings.size });
     }
-    await shrinkFindings(run);
+    await shrinkFindings(run, options.shrinkRuns ?? limits.shrinkRuns);
   } finally {
     client.close();
   }
@@ -106,7 +107,7 @@ export async function runCampaign(world: World, options: CampaignOptions): Promi
   return { done, elapsedMs: performance.now() - startMs, findings, coverage, faults };
 }
 
-const isStill = (round: number) => round % (limits.stillRounds + 1) !== 0;
+const isStill = (round: number) => round % (limits.stillRounds + 1) !== limits.stillRounds;
 
 const hasEnded = (world: World) => world.process.lines.some((line) => /uncaught|unhandled/i.test(line));
 
@@ -142,7 +143,8 @@ async function playRound(
       }
     };
     await Promise.all(Array.from({ length: concurrency }, worker));
-    if (round === "still" && (await changed(world, before)) !== undefined) await blame(run, sent);
+    const difference = round === "still" ? await changed(world, before) : undefined;
+    if (difference !== undefined) await blame(run, sent, difference);
   } finally {
     world.resume();
   }
@@ -198,7 +200,11 @@ async function changed(world: World, before: readonly string[]): Promise<string 
 }
 
 /** Asks those that might have done it once more, one by one. */
-async function blame(run: Run, sent: readonly { index: number; drawn: Drawn; wire: Wire }[]): Promise<void> {
+async function blame(
+  run: Run,
+  sent: readonly { index: number; drawn: Drawn; wire: Wire }[],
+  difference: string,
+): Promise<void> {
   const writes = (method: string) => method !== "GET" && method !== "HEAD";
   const suspects = sent.filter(({ wire }) => writes(wire.method));
   for (const { index, drawn } of [...suspects, ...sent].slice(0, limits.blamed)) {
@@ -216,17 +222,17 @@ async function blame(run: Run, sent: readonly { index: number; drawn: Drawn; wir
       });
   }
   const [first] = sent;
-  const detail = `something changed in the round of ${sent.length} requests from ${first?.index}, none of them did it again`;
+  const detail = `in the round of ${sent.length} requests from ${first?.index}, none of which did it again: ${difference}`;
   if (first) note(run, { ...first, round: "still", violation: { rule: "changed something", detail } });
 }
 
-async function shrinkFindings(run: Run): Promise<void> {
+async function shrinkFindings(run: Run, mostRuns: number): Promise<void> {
   for (const finding of run.findings.values()) {
     if (finding.violation.rule === "changed something" || finding.violation.rule === "no answer") continue;
     let smallest: string | undefined;
     let runs = 0;
     const stillBroken = async (plan: Plan): Promise<boolean> => {
-      if (++runs > limits.shrinkRuns) return true;
+      if (++runs > mostRuns) return true;
       const { wire, violations } = await ask(run, plan, false);
       if (!violations.some(({ rule }) => rule === finding.violation.rule)) return true;
       smallest = curlOf(wire, run.world.token);

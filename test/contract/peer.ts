@@ -14,9 +14,11 @@ import {
 /** A peer that keeps the indexer's HTTP contract; what becomes of a build is the run's business. */
 export interface Peer {
   readonly origin: string;
-  isBuilding(): boolean;
-  /** While held, builds are taken and go on, but none ends. */
+  /** Id of the task that it builds. */
+  building(): string | undefined;
+  /** While held, builds are taken and go on, but none ends but those that were about to (see `isEnding`). */
   hold(held: boolean): void;
+  isEnding(): boolean;
   close(): Promise<void>;
 }
 
@@ -85,7 +87,8 @@ export async function startPeer(build: (request: BuildRequest) => Promise<void>)
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return {
     origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    isBuilding: () => current !== undefined,
+    building: () => current?.request.task_id,
+    isEnding: () => current?.working === true,
     hold(value) {
       held = value;
     },

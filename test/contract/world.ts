@@ -285,19 +285,27 @@ async function replenish({ store, storage, db, lists, pools }: Parts): Promise<v
   );
 }
 
-/** Held peers take what there is and end nothing; then only what was already on its way moves, for a moment. */
+/**
+ * Held peers take what there is and end nothing. It is still once every peer builds or nothing waits, and the records
+ * say what the peers do: from then on the master has nothing to change.
+ */
 async function hold(parts: Parts): Promise<void> {
-  for (const peer of parts.peers) peer.hold(true);
+  const { peers, store } = parts;
+  for (const peer of peers) peer.hold(true);
   let before: string[] = [];
   await eventually(
     "the surroundings are still",
     async () => {
-      await sleep(3 * lookupPeriodMs);
+      await sleep(2 * lookupPeriodMs);
       const now = await fingerprint(parts);
-      const isStill = now.join() === before.join();
+      const wasStill = now.join() === before.join();
       before = now;
-      const { count } = await parts.store.queue({ limit: 1 });
-      return isStill && (count === 0 || parts.peers.every((peer) => peer.isBuilding())) ? true : undefined;
+      const built = peers.flatMap((peer) => peer.building() ?? []).toSorted();
+      const { count } = await store.queue({ limit: 1 });
+      const indexing = (await store.indexing()).map((task) => task.task_id).toSorted();
+      const isBusy = count === 0 || built.length === peers.length;
+      const isSettled = wasStill && isBusy && !peers.some((peer) => peer.isEnding());
+      return isSettled && indexing.join() === built.join() ? true : undefined;
     },
     { timeoutMs: 20_000 },
   );
