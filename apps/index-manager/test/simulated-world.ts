@@ -85,6 +85,7 @@ export function createModelStore(now: () => number) {
     },
     flush() {
       records.clear();
+      removedWhileRunning.clear();
       queue = [];
     },
     record: (id: string) => records.get(id),
@@ -118,8 +119,8 @@ export interface ModelIndexer {
   /** Steps for which its answers do not come, and for which each comes one lookup late. */
   hangs: number;
   slow: number;
-  /** What becomes of the next dispatches. */
-  fate: DispatchFate;
+  /** What becomes of the next dispatches, and of how many. */
+  fate: { what: DispatchFate; times: number };
   build(request: BuildRequest): CommandResult;
   stop(taskId: string, attempt: number): CommandResult;
   crash(): void;
@@ -139,8 +140,9 @@ const refusedAs = (name: "indexer_busy" | "not_found"): CommandResult => ({
 export function createModelIndexer(
   origin: string,
   { published, removed }: ReturnType<typeof createModelStorage>,
-  buildSteps: number,
+  options: { buildSteps: number; taken: (taskId: string) => void },
 ): ModelIndexer {
+  const { buildSteps } = options;
   let boot = 0;
   let draining = false;
   let current: { request: BuildRequest; left: number } | undefined;
@@ -165,7 +167,7 @@ export function createModelIndexer(
     up: true,
     hangs: 0,
     slow: 0,
-    fate: "taken",
+    fate: { what: "taken", times: 0 },
     state: () =>
       idle({
         boot_id: `${origin} ${boot}`,
@@ -188,11 +190,12 @@ export function createModelIndexer(
           : {}),
       }),
     build(request) {
-      const fate = self.hangs > 0 ? "taken, word lost" : self.fate;
-      self.fate = "taken";
+      const what = self.fate.times-- > 0 ? self.fate.what : "taken";
+      const fate = self.hangs > 0 ? "taken, word lost" : what;
       if (!self.up || fate === "lost") return lost;
       if (fate === "refused" || current || draining) return refusedAs("indexer_busy");
       current = { request, left: buildSteps };
+      options.taken(request.task_id);
       return fate === "taken" ? { sent: true } : lost;
     },
     stop(taskId, attempt) {
