@@ -269,6 +269,18 @@ describe("progress of a task as server-sent events", () => {
     await client.untilClosed();
   });
 
+  it("ends streams when the process is told to stop, and then exits", async () => {
+    const manager = await api.harness.manager({ LIM_PLANNING_SETTLE_MS: "600000" });
+    url = manager.url;
+    const client = await follow(await pendingTask());
+    await client.untilEvents("pending", (events) => events.length === 1);
+    manager.process.kill("SIGTERM");
+    await client.untilClosed();
+    // Not by the force that ends a shutdown which waits in vain.
+    expect(await manager.process.exited).toBe(0);
+    expect(client.events.map(({ event }) => event)).toEqual(["progress"]);
+  });
+
   it("I10: closing does not wait for a client that reads nothing", async () => {
     await listen();
     const taskId = await runningTask();
