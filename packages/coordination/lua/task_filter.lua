@@ -16,7 +16,8 @@ local function equal_test(wanted)
   return function(stored) return stored == wanted end
 end
 
--- A function of a task key: true where the task fits. Without a record nothing fits but the filter that asks nothing.
+-- A function of a task key: true where the task fits, nil where it lacks what is asked for (there may be no record),
+-- else false. The filter that asks nothing lets everything pass, record or not.
 local function filter_of(args, first)
   local statuses = args[first]
   local wanted = {
@@ -39,7 +40,8 @@ local function filter_of(args, first)
   return function(task_key)
     local stored = redis.call('HMGET', task_key, unpack(fields))
     for i, test in ipairs(tests) do
-      if not stored[i] or not test(stored[i]) then return false end
+      if not stored[i] then return nil end
+      if not test(stored[i]) then return false end
     end
     return true
   end

@@ -13,7 +13,10 @@ local page = redis.call('ZRANGE', KEYS[1], ARGV[2], ARGV[3], 'BYSCORE', 'REV', '
 local vanished, found = {}, {}
 for _, id in ipairs(page) do
   local task_key = ARGV[1] .. id
-  if fits(task_key) then
+  local fit = fits(task_key)
+  if fit == nil and redis.call('EXISTS', task_key) == 0 then
+    vanished[#vanished + 1] = id
+  elseif fit then
     local fields = redis.call('HGETALL', task_key)
     if #fields == 0 then
       vanished[#vanished + 1] = id

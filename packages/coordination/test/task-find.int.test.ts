@@ -61,7 +61,7 @@ async function manyTasks(): Promise<Task[]> {
     const status = statuses[n % 4] ?? "pending";
     const { task_id: id } = await bench.create();
     const fields: Record<string, string> = { status, list_id: lists[n % 3] ?? "", indexer: "" };
-    const us = (ms: number) => String((baseMs + ms) * 1000 + (n % 7));
+    const us = (ms: number) => String((baseMs + ms) * 1000 + (n % 2 === 0 ? 0 : n % 7));
     fields.create_us = us(n % 5);
     if (status === "pending") delete fields.indexer;
     else Object.assign(fields, { indexer: indexers[n % 2], start_us: us(2 + (n % 5)) });
@@ -112,6 +112,19 @@ describe("finding tasks", () => {
       }),
       { numRuns: 300 },
     );
+  });
+
+  it("takes the first millisecond of a range in and its last out", async () => {
+    const { task_id: id } = await bench.start();
+    const us = String(baseMs * 1000);
+    await fixture.raw.hset(bench.keys.task(id), "create_us", us, "start_us", us, "end_us", us);
+    for (const field of ["createTime", "startTime", "endTime"] as const) {
+      const found = async (range: TimeRange) => (await allOf({ [field]: range })).length;
+      expect(await found({ gteMs: baseMs })).toBe(1);
+      expect(await found({ gteMs: baseMs + 1, ltMs: baseMs + 9 })).toBe(0);
+      expect(await found({ ltMs: baseMs })).toBe(0);
+      expect(await found({ gteMs: baseMs, ltMs: baseMs + 1 })).toBe(1);
+    }
   });
 
   it("reaches what lies behind more tasks than one look may pass", async () => {
