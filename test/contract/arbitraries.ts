@@ -80,11 +80,9 @@ function stringsOf(schema: JsonObject): fc.Arbitrary<string> {
   const minLength = numberAt(schema, "minLength") ?? 0;
   const maxLength = numberAt(schema, "maxLength") ?? minLength + 64;
   if (typeof schema.pattern === "string") {
-    return fc
-      .stringMatching(new RegExp(schema.pattern, "u"))
-      .filter(
-        (text) => text.length >= minLength && (schema.maxLength === undefined || text.length <= maxLength),
-      );
+    const isShort = (text: string) =>
+      text.length >= minLength && (schema.maxLength === undefined || text.length <= maxLength);
+    return textsMatching(schema.pattern).filter(isShort);
   }
   if (schema.format === "date-time") return dateTimes;
   if (schema.format === "uuid") return fc.uuid();
@@ -92,6 +90,38 @@ function stringsOf(schema: JsonObject): fc.Arbitrary<string> {
     throw new Error(`strings of format ${String(schema.format)} are not known here`);
   return fc.string({ minLength, maxLength });
 }
+
+const byPattern = new Map<string, fc.Arbitrary<string>>();
+
+/** What stands for all characters where a pattern says which ones it does not take. */
+const sampleCharacters = [
+  ...Array.from({ length: 95 }, (_, i) => String.fromCodePoint(0x20 + i)),
+  "\u00a0",
+  "é",
+  "中",
+  "😀",
+];
+
+/** The pattern with every class of "all but these" as a class of a few: the whole of Unicode takes seconds to prepare. */
+function withSmallClasses(pattern: string): string {
+  return pattern.replace(/\[\^(?:\\.|[^\]\\])*\]/g, (all) => {
+    const fits = new RegExp(`^${all}$`, "u");
+    const taken = sampleCharacters.filter((character) => fits.test(character));
+    return `[${taken.map((character) => `\\u{${character.codePointAt(0)?.toString(16)}}`).join("")}]`;
+  });
+}
+
+const byPattern = new Map<string, fc.Arbitrary<string>>();
+
+/** Kept by pattern: the same ones come again and again. */
+function textsMatching(pattern: string): fc.Arbitrary<string> {
+  const known = byPattern.get(pattern) ?? fc.stringMatching(new RegExp(withSmallClasses(pattern), "u"));
+  byPattern.set(pattern, known);
+  return known;
+}
+
+/** Text of any script, made once for the same reason. */
+export const anyText: fc.Arbitrary<string> = fc.string({ unit: "grapheme", maxLength: 40 });
 
 /** RFC 3339 in UTC, of years that everything knows. */
 export const dateTimes: fc.Arbitrary<string> = fc

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { valueOfText } from "./arbitraries.ts";
+import { anyText, valueOfText } from "./arbitraries.ts";
 import type { Operation, Parameter } from "./document.ts";
 import { domainOf } from "./domains.ts";
 import type { Text } from "./plan.ts";
@@ -96,13 +96,7 @@ export function wrongTexts(
   const choices: fc.Arbitrary<Text>[] = [];
   if (known.length > 0) choices.push(fc.constantFrom(...known).map((text): Text => [text]));
   // Almost any text is wrong for a schema that refuses most of the known ones.
-  if (known.length > anyTexts.length / 2)
-    choices.push(
-      fc
-        .string({ unit: "grapheme", maxLength: 40 })
-        .filter(isWrong)
-        .map((text): Text => [text]),
-    );
+  if (known.length > anyTexts.length / 2) choices.push(anyText.filter(isWrong).map((text): Text => [text]));
   if (domain?.wrong) choices.push(domain.wrong);
   return choices.length > 0 ? fc.oneof(...choices) : undefined;
 }
