@@ -91,8 +91,6 @@ function stringsOf(schema: JsonObject): fc.Arbitrary<string> {
   return fc.string({ minLength, maxLength });
 }
 
-const byPattern = new Map<string, fc.Arbitrary<string>>();
-
 /** What stands for all characters where a pattern says which ones it does not take. */
 const sampleCharacters = [
   ...Array.from({ length: 95 }, (_, i) => String.fromCodePoint(0x20 + i)),
