@@ -127,6 +127,15 @@ describe("finding tasks", () => {
     }
   });
 
+  it("finds a task by the very millisecond that gives it its place in the order of creation", async () => {
+    const startTime = "2020-01-01T00:00:00.000Z";
+    const build = { taskId: randomUUID(), listId: randomUUID(), mode: "rebuild", attempt: 1 } as const;
+    await store.adopt({ ...build, indexer: "http://h:1", startTime, epoch });
+    const ms = Date.parse(startTime);
+    expect(idsOf(await allOf({ createTime: { gteMs: ms, ltMs: ms + 1 } }))).toEqual([build.taskId]);
+    expect(await allOf({ createTime: { gteMs: ms + 1 } })).toEqual([]);
+  });
+
   it("reaches what lies behind more tasks than one look may pass", async () => {
     const oldest = await bench.create();
     await bench.store.dispatch({ taskId: oldest.task_id, indexer: "http://old:1", epoch });
