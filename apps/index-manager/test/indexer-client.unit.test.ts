@@ -30,3 +30,37 @@ describe("asking an indexer for its state, each second", () => {
     expect(log.error).not.toHaveBeenCalled();
   });
 });
+
+describe("telling an indexer to build", () => {
+  const quiet = { debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error: vi.fn() };
+  const request = {
+    task_id: "00000000-0000-4000-8000-000000000001",
+    list_id: "00000000-0000-4000-8000-000000000002",
+    attempt: 1,
+    epoch: 1,
+    mode: "rebuild" as const,
+    engine: "hnsw" as const,
+    params: { m: 16, ef_construction: 200 },
+    descriptor_version: 1,
+    dim: 8,
+  };
+  const told = (origin: string) =>
+    createIndexerClient(quiet).build(origin, request, new AbortController().signal);
+  const busy = JSON.stringify({ error_code: 26101, desc: "busy", detail: "another" });
+
+  it.each([
+    ["an indexer's own refusal", 409, busy, true],
+    ["an indexer's overload", 503, busy, true],
+    ["an indexer's internal error", 500, busy, false],
+    ["a proxy's refusal", 409, "<html>", false],
+    ["a proxy's error", 502, "<html>", false],
+  ])("takes %s for what it is: HTTP %i", async (_, status, body, certain) => {
+    expect(await told(await answering(status, body))).toMatchObject({ sent: false, certain });
+  });
+
+  it("knows that one which is not there was not told", async () => {
+    const origin = await answering(200, "{}");
+    close?.();
+    expect(await told(origin)).toMatchObject({ sent: false, certain: true });
+  });
+});
