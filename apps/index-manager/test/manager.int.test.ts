@@ -159,7 +159,7 @@ describe("one manager", () => {
     await eventually("one version", async () => ((await stored()).length === 1 ? true : undefined));
     expect(await stored()).toEqual([published[1]]);
     await eventually("one task", async () =>
-      (await harness.store.list({})).length === 1 ? true : undefined,
+      (await harness.store.find({}, { limit: 10 })).tasks.length === 1 ? true : undefined,
     );
     expect((await manager.api("GET", `/1/tasks/${published[1]}`)).status).toBe(200);
     await harness.db.deleteList({ listId });
