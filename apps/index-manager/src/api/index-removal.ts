@@ -7,7 +7,7 @@ import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { mapBounded } from "../concurrency.ts";
 import { managerLimits } from "../limits.ts";
-import { chooseByPolicy } from "./index-policy.ts";
+import { chooseByPolicy, type RemovalPolicy } from "./index-policy.ts";
 import { indexTags, listedOf, summary } from "./indexes.ts";
 import { flagQuery } from "./paging.ts";
 import { indexParams, json, removedIndexes } from "./schemas.ts";
@@ -63,6 +63,36 @@ async function removeChosen(
   return { removed: removed.flat(), busy };
 }
 
+/** Reads in an order that makes a change in between harmless: storage, then lists, then open tasks. */
+async function removeByPolicy(
+  deps: IndexRemovalDeps,
+  query: { policy: RemovalPolicy; label?: string | undefined; dry_run: boolean },
+  { signal, log }: { signal: AbortSignal; log: Log },
+): Promise<z.infer<typeof removedIndexes>> {
+  const { policy, label, dry_run } = query;
+  const indexes = await listedOf(deps.storage, label, signal);
+  const labels = [...new Set(indexes.map((index) => index.label))];
+  const needsLists = policy === "outdated" && labels.length > 0;
+  const lists = needsLists ? await deps.db.listStates({ listIds: labels, signal }) : [];
+  const busyLabels = await busyOf(deps.store, labels, signal);
+  const chosen = chooseByPolicy({
+    policy,
+    indexes,
+    lists: new Map(lists.map((list) => [list.listId, list])),
+    busyLabels,
+  });
+  const { removed, busy } = dry_run
+    ? { removed: chosen, busy: [] }
+    : await removeChosen(deps, chosen, { signal, log });
+  return {
+    count: removed.length,
+    policy,
+    dry_run,
+    indexes: removed.map(summary),
+    busy_labels: [...busyLabels, ...busy].toSorted(),
+  };
+}
+
 /** Removal of indexes, one or by policy. */
 export const indexRemovalRoutes =
   (deps: IndexRemovalDeps): FastifyPluginAsyncZod =>
@@ -91,33 +121,7 @@ export const indexRemovalRoutes =
           },
         },
       },
-      async (request) => {
-        const { policy, label, dry_run } = request.query;
-        const { signal } = request;
-        const indexes = await listedOf(deps.storage, label, signal);
-        const labels = [...new Set(indexes.map((index) => index.label))];
-        const states =
-          policy === "all" || labels.length === 0
-            ? []
-            : await deps.db.listStates({ listIds: labels, signal });
-        const busyLabels = await busyOf(deps.store, labels, signal);
-        const chosen = chooseByPolicy({
-          policy,
-          indexes,
-          lists: new Map(states.map((list) => [list.listId, list])),
-          busyLabels,
-        });
-        const { removed, busy } = dry_run
-          ? { removed: chosen, busy: [] }
-          : await removeChosen(deps, chosen, { signal, log: request.log });
-        return {
-          count: removed.length,
-          policy,
-          dry_run,
-          indexes: removed.map(summary),
-          busy_labels: [...busyLabels, ...busy].toSorted(),
-        };
-      },
+      (request) => removeByPolicy(deps, request.query, { signal: request.signal, log: request.log }),
     );
 
     app.delete(

@@ -1,5 +1,5 @@
 import { LimError, type Task } from "@lim/contracts";
-import type { TaskStore } from "@lim/coordination";
+import type { Log, TaskStore } from "@lim/coordination";
 import type { IndexStorage } from "@lim/index-storage";
 import { errorResponses } from "@lim/service-kit";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
@@ -8,7 +8,7 @@ import { mapBounded } from "../concurrency.ts";
 import { managerLimits } from "../limits.ts";
 import { flagQuery, limitQuery } from "./paging.ts";
 import { json, removedTasks, task, taskParams } from "./schemas.ts";
-import { filterOf, filterShape, hasFilter } from "./task-filters.ts";
+import { type FilterQuery, filterOf, filterShape, hasFilter } from "./task-filters.ts";
 import { type TaskApiDeps, taskTags } from "./tasks.ts";
 
 /** Removal marks on their way to the disk at the same time: each waits for its own fsync. */
@@ -27,6 +27,25 @@ async function removeTasks(
   const open = found.filter(({ status }) => status === "pending" || status === "indexing");
   await mapBounded(open, parallelMarks, ({ task_id }) => storage.markRemoved({ indexId: task_id }));
   return store.remove(found.map(({ task_id }) => task_id));
+}
+
+async function removeMatching(
+  deps: RemovalDeps,
+  query: FilterQuery & { limit: number; dry_run: boolean },
+  { signal, log }: { signal: AbortSignal; log: Log },
+): Promise<z.infer<typeof removedTasks>> {
+  const { limit, dry_run } = query;
+  const filter = filterOf(query);
+  if (!hasFilter(query))
+    throw new LimError("bad_input", "querystring: name at least one filter; no filter would mean every task");
+  const { tasks, nextCursor } = await deps.store.find(filter, { limit, signal });
+  const more = nextCursor !== undefined;
+  if (dry_run) return { count: tasks.length, dry_run, tasks, more };
+  // Not given up when the caller goes: a mark without the removal would fail a build that nobody cancelled.
+  const removed = await removeTasks(deps, tasks);
+  if (removed.length > 0)
+    log.info({ tasks: removed.length, task_ids: removed.map((task) => task.task_id) }, "tasks removed");
+  return { count: removed.length, dry_run, tasks: removed, more };
 }
 
 /** Removal of tasks, one or by filters. */
@@ -56,27 +75,7 @@ export const taskRemovalRoutes =
           },
         },
       },
-      async (request) => {
-        const { limit, dry_run } = request.query;
-        const filter = filterOf(request.query);
-        if (!hasFilter(request.query))
-          throw new LimError(
-            "bad_input",
-            "querystring: name at least one filter; no filter would mean every task",
-          );
-        const page = await deps.store.find(filter, { limit, signal: request.signal });
-        const found = page.tasks;
-        const more = page.nextCursor !== undefined;
-        if (dry_run) return { count: found.length, dry_run, tasks: found, more };
-        // Not given up when the caller goes: a mark without the removal would fail a build that nobody cancelled.
-        const removed = await removeTasks(deps, found);
-        if (removed.length > 0)
-          request.log.info(
-            { tasks: removed.length, task_ids: removed.map((gone) => gone.task_id) },
-            "tasks removed",
-          );
-        return { count: removed.length, dry_run, tasks: removed, more };
-      },
+      (request) => removeMatching(deps, request.query, { signal: request.signal, log: request.log }),
     );
 
     app.delete(
