@@ -47,7 +47,12 @@ export async function mayRemove(
   console.error(removal.show());
   const prompt = createInterface({ input: process.stdin, output: process.stderr });
   try {
-    const answer = await prompt.question(`Remove ${removal.what}? [y/N] `, { signal });
+    // Ctrl-C and Ctrl-D close the prompt and answer nothing.
+    const closed = new Promise<string>((resolve) => prompt.once("close", () => resolve("")));
+    const answer = await Promise.race([
+      prompt.question(`Remove ${removal.what}? [y/N] `, { signal }),
+      closed,
+    ]);
     return /^y(es)?$/i.test(answer.trim());
   } finally {
     prompt.close();
