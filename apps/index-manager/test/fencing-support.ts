@@ -133,10 +133,14 @@ export const epochOf = async ({ raw }: Harness): Promise<bigint> =>
 export async function wake(master: Manager): Promise<void> {
   const before = master.process.lines.length;
   master.process.kill("SIGCONT");
-  await eventually("the woken master has stepped down", () =>
-    master.process.lines.slice(before).some((line) => line.includes("Is no longer master"))
-      ? true
-      : undefined,
+  await eventually(
+    "the woken master has stepped down",
+    () =>
+      master.process.lines.slice(before).some((line) => line.includes("Is no longer master"))
+        ? true
+        : undefined,
+    // Where its lease goes on by its own clock, its next renewal tells it.
+    { timeoutMs: 30_000 },
   );
 }
 
