@@ -12,6 +12,7 @@ import { createStorage } from "./storage.ts";
 export { storageLimits } from "./layout.ts";
 export type { LoadAdapter } from "./opening.ts";
 export * from "./port.ts";
+export { type SavedIndex, savedIndexSchema } from "./saved.ts";
 
 /** Opens (and creates where missing) a storage root on a local or shared file system. */
 export async function openIndexStorage(options: {

@@ -59,6 +59,23 @@ function assertDigest(name: string, found: FileDigest, expected: FileDigest): vo
     throw new LimError("index_refused", `${name} is corrupt: its hash differs`);
 }
 
+/** Compares a file with its digest; with `keep` returns the bytes that were compared. Throws `index_refused`. */
+export async function readVerified(
+  path: string,
+  name: string,
+  expected: FileDigest,
+  { signal, keep }: { signal: AbortSignal | undefined; keep: boolean },
+): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(keep ? expected.size : 0);
+  let filled = 0;
+  const sink = (chunk: Uint8Array) => {
+    bytes.set(chunk.subarray(0, Math.max(0, bytes.length - filled)), Math.min(filled, bytes.length));
+    filled += chunk.length;
+  };
+  assertDigest(name, await digestFile(path, keep ? { signal, sink } : { signal }), expected);
+  return bytes;
+}
+
 async function published(layout: Layout, label: string, indexId: string) {
   if (await isMarked(layout, indexId)) throw new LimError("not_found", `index ${indexId} was removed`);
   const found = await readPublished(layout, label, indexId);
@@ -117,16 +134,8 @@ async function copyVerified(
   options: { scratch: string; withVectors: boolean; signal: AbortSignal | undefined },
 ): Promise<VerifiedCopy> {
   const { scratch, withVectors, signal } = options;
-  const ids = new Uint8Array(meta.files[fileNames.ids].size);
-  let filled = 0;
-  const idsDigest = await digestFile(join(folder, fileNames.ids), {
-    signal,
-    sink: (chunk) => {
-      ids.set(chunk.subarray(0, Math.max(0, ids.length - filled)), Math.min(filled, ids.length));
-      filled += chunk.length;
-    },
-  });
-  assertDigest(fileNames.ids, idsDigest, meta.files[fileNames.ids]);
+  const idsPath = join(folder, fileNames.ids);
+  const ids = await readVerified(idsPath, fileNames.ids, meta.files[fileNames.ids], { signal, keep: true });
   const copied = async (name: DataFile, expected: FileDigest) => {
     const copyPath = join(scratch, name);
     const copying = <T>(work: () => Promise<T>) => scratched(dirname(scratch), expected.size, work);

@@ -1,5 +1,6 @@
 import type { BuildMode, EngineName, IndexMeta, SkippedCounts } from "@lim/contracts";
 import type { KeyedIndex } from "@lim/vector-index";
+import type { SavedIndex } from "./saved.ts";
 
 export interface Cancellable {
   signal?: AbortSignal | undefined;
@@ -34,9 +35,18 @@ export interface StagedContent {
   skipped: SkippedCounts;
 }
 
+export type OnPhase = (phase: "verify" | "store" | "publish", done: number, total: number) => void;
+
+export interface SaveOptions extends Cancellable {
+  onPhase?: OnPhase;
+  /** Phases measured so far by the builder, ms; storage adds its own. */
+  phases: Record<string, number>;
+}
+
 /**
  * One attempt at publishing index_id = task_id. The staging folder's mtime is its heartbeat: `touch` it while
- * building, at least once a minute. Exactly one of publish and discard ends it; both are safe to repeat.
+ * building, at least once a minute. Exactly one of publish (or save and then publishSaved) and discard ends it; all
+ * are safe to repeat.
  */
 export interface Staging {
   readonly indexId: string;
@@ -44,21 +54,23 @@ export interface Staging {
   readonly path: string;
   touch(): Promise<void>;
   /**
-   * Saves the engine's files and ids, reopens them in a new object, probes it (known vectors must be found; recall@10 of a
-   * sample against exact search is measured), hashes, fsyncs, writes meta last, then renames atomically and fsyncs
-   * the parent. `onPhase` hears verify, store and publish with done and total.
-   * Errors: verification_failed, disk_full, build_cancelled (removal mark), index_id_conflict, storage_unavailable.
-   * A verified index with the same id and the same content already there counts as success.
+   * First half of a publication: writes and hashes the engine's files and the ids, and keeps some known vectors. The
+   * caller may then close `keyed`, or end its process, and have the other half done by any process that resumes this
+   * attempt with what is returned. Phase: verify, the first of its steps.
+   * Errors: empty_list, bad_input, disk_full, build_cancelled (removal mark), fenced, storage_unavailable.
    */
-  publish(
-    keyed: KeyedIndex,
-    content: StagedContent,
-    options: Cancellable & {
-      onPhase?: (phase: "verify" | "store" | "publish", done: number, total: number) => void;
-      /** Phases measured so far by the builder, ms; storage adds its own. */
-      phases: Record<string, number>;
-    },
-  ): Promise<PublishedIndex>;
+  save(keyed: KeyedIndex, content: StagedContent, options: SaveOptions): Promise<SavedIndex>;
+  /**
+   * Second half: hashes the files again and compares before an engine opens them, reopens them in a new object, probes it
+   * (known vectors must be found; recall@10 of a sample against exact search is measured), fsyncs, writes meta last,
+   * then renames atomically and fsyncs the parent. Holds one index and a bounded sample in memory. `onPhase` hears the
+   * rest of verify, then store and publish with done and total.
+   * Errors: verification_failed, disk_full, build_cancelled (removal mark), index_id_conflict, fenced,
+   * storage_unavailable. A verified index with the same id and the same content already there counts as success.
+   */
+  publishSaved(saved: SavedIndex, options?: Omit<SaveOptions, "phases">): Promise<PublishedIndex>;
+  /** `save` and `publishSaved` in one process, with the built index and the reopened one in memory together. */
+  publish(keyed: KeyedIndex, content: StagedContent, options: SaveOptions): Promise<PublishedIndex>;
   discard(): Promise<void>;
 }
 
@@ -78,6 +90,11 @@ export interface CollectReport {
 export interface IndexStorage {
   readonly root: string;
   stage(options: Cancellable & { label: string; indexId: string; attempt: number }): Promise<Staging>;
+  /**
+   * The attempt that another process saved, without touching its files. Throws `fenced` where its work folder was
+   * replaced or collected meanwhile, `build_cancelled` where its id was removed.
+   */
+  resume(options: Cancellable & { saved: SavedIndex }): Promise<Staging>;
   list(options?: Cancellable & { label?: string }): Promise<StorageListing>;
   /** Undefined where there is none. Throws index_refused where it cannot be read. */
   find(options: Cancellable & { indexId: string; label?: string }): Promise<PublishedIndex | undefined>;

@@ -1,11 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { lstat, mkdir, rename, rm, rmdir, stat, utimes } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { type IndexMeta, indexMetaFormatVersion, LimError } from "@lim/contracts";
+import { type IndexMeta, LimError } from "@lim/contracts";
 import type { KeyedIndex } from "@lim/vector-index";
 import {
   assertLive,
-  digestFile,
   errorCode,
   exists,
   isMissing,
@@ -14,14 +13,21 @@ import {
   syncPath,
   writeDurably,
 } from "./files.ts";
-import { type DataFile, fileNames, isFolderId, type Layout, sizeOf, storageLimits } from "./layout.ts";
+import { dataFilesOf, fileNames, isFolderId, type Layout, sizeOf, storageLimits } from "./layout.ts";
 import { isMarked } from "./marks.ts";
 import { formatMeta, readPublished } from "./meta.ts";
-import { type LoadAdapter, loadVerified, verifyPublished } from "./opening.ts";
-import type { PublishedIndex, StagedContent, Staging } from "./port.ts";
-import { verifyReopened } from "./probe.ts";
+import { type LoadAdapter, verifyPublished } from "./opening.ts";
+import type { OnPhase, PublishedIndex, SaveOptions, StagedContent, Staging } from "./port.ts";
+import { knownPath, metaOf, type SavedIndex, type StagedNames, verifySaved, writeSaved } from "./saved.ts";
 
-type PublishOptions = Parameters<Staging["publish"]>[2];
+/** What a work folder that was taken away may look like from inside. */
+const namesOfLostFiles: ReadonlySet<string> = new Set([
+  "storage_unavailable",
+  "engine_failed",
+  "verification_failed",
+]);
+/** Saved, opened, compared. */
+const verifySteps = 3;
 
 export interface StagingContext {
   layout: Layout;
@@ -40,15 +46,29 @@ export async function stageAttempt(
 ): Promise<Staging> {
   const { layout } = context;
   const path = join(layout.staging, `${indexId}.${attempt}`);
-  const work = join(path, randomUUID());
+  const work = randomUUID();
   try {
     await assertNotRemoved(layout, indexId);
     await discardFolder(layout, path);
-    await mkdir(work, { recursive: true });
+    await mkdir(join(path, work), { recursive: true });
   } catch (thrown) {
     throw storageError(thrown, `staging index ${indexId}`);
   }
   return new StagedAttempt(context, { label, indexId, attempt, path, work });
+}
+
+/** The very work folder of an attempt that another process saved. */
+export async function resumeAttempt(context: StagingContext, saved: SavedIndex): Promise<Staging> {
+  const { index_id: indexId, label, attempt, work } = saved;
+  const path = join(context.layout.staging, `${indexId}.${attempt}`);
+  const staging = new StagedAttempt(context, { label, indexId, attempt, path, work });
+  try {
+    await assertNotRemoved(context.layout, indexId);
+  } catch (thrown) {
+    throw storageError(thrown, `resuming index ${indexId}`);
+  }
+  await staging.touch();
+  return staging;
 }
 
 function alreadyThere(thrown: unknown): boolean {
@@ -102,20 +122,19 @@ class StagedAttempt implements Staging {
   readonly attempt: number;
   readonly path: string;
   private readonly label: string;
+  private readonly names: StagedNames;
   private readonly work: string;
   private readonly context: StagingContext;
   private published: Promise<PublishedIndex> | undefined;
 
-  constructor(
-    context: StagingContext,
-    names: { label: string; indexId: string; attempt: number; path: string; work: string },
-  ) {
+  constructor(context: StagingContext, names: StagedNames) {
     this.context = context;
+    this.names = names;
     this.label = names.label;
     this.indexId = names.indexId;
     this.attempt = names.attempt;
     this.path = names.path;
-    this.work = names.work;
+    this.work = join(names.path, names.work);
   }
 
   async touch(): Promise<void> {
@@ -128,15 +147,28 @@ class StagedAttempt implements Staging {
     }
   }
 
-  publish(keyed: KeyedIndex, content: StagedContent, options: PublishOptions): Promise<PublishedIndex> {
-    if (this.published) return this.published;
-    const publishing = this.run(keyed, content, options);
-    this.published = publishing;
-    // A publication that failed may be tried again; one that succeeded is repeated by its result.
-    publishing.catch(() => {
-      this.published = undefined;
+  publish(keyed: KeyedIndex, content: StagedContent, options: SaveOptions): Promise<PublishedIndex> {
+    return this.once(async () => {
+      const saved = await this.save(keyed, content, options);
+      return this.verifyAndReveal(saved, options);
     });
-    return publishing;
+  }
+
+  save(keyed: KeyedIndex, content: StagedContent, options: SaveOptions): Promise<SavedIndex> {
+    return this.alive(`saving index ${this.indexId}`, async () => {
+      this.assertContent(keyed, content);
+      await assertNotRemoved(this.context.layout, this.indexId);
+      const { signal, onPhase = () => {} } = options;
+      onPhase("verify", 0, verifySteps);
+      const phases = { ...options.phases };
+      const saved = await timed(phases, "verify", () => writeSaved(this.names, keyed, content, signal));
+      onPhase("verify", 1, verifySteps);
+      return { ...saved, build: { ...saved.build, phases } };
+    });
+  }
+
+  publishSaved(saved: SavedIndex, options: Omit<SaveOptions, "phases"> = {}): Promise<PublishedIndex> {
+    return this.once(() => this.verifyAndReveal(saved, options));
   }
 
   async discard(): Promise<void> {
@@ -145,31 +177,63 @@ class StagedAttempt implements Staging {
     await this.removeEmptyAttempt();
   }
 
-  private async run(
-    keyed: KeyedIndex,
-    content: StagedContent,
-    options: PublishOptions,
-  ): Promise<PublishedIndex> {
-    this.assertContent(keyed, content);
+  /** A publication that failed may be tried again; one that succeeded is repeated by its result. */
+  private once(publish: () => Promise<PublishedIndex>): Promise<PublishedIndex> {
+    if (this.published) return this.published;
+    const publishing = publish();
+    this.published = publishing;
+    publishing.catch(() => {
+      this.published = undefined;
+    });
+    return publishing;
+  }
+
+  /** With the heartbeat beating; what goes wrong is named. */
+  private async alive<T>(doing: string, work: () => Promise<T>): Promise<T> {
     const heartbeat = setInterval(() => void this.touch().catch(() => {}), storageLimits.heartbeatMs);
     try {
-      await assertNotRemoved(this.context.layout, this.indexId);
-      const phases = { ...options.phases };
-      const onPhase = options.onPhase ?? (() => {});
-      const { recall, written } = await timed(phases, "verify", () =>
-        this.save(keyed, content, options, onPhase),
-      );
-      const files = await timed(phases, "store", () => this.store(written, options, onPhase));
-      onPhase("publish", 0, 1);
-      const meta = this.metaOf(keyed, content, { files, recall, phases });
-      const published = await this.reveal(meta, options.signal);
-      onPhase("publish", 1, 1);
-      return published;
+      return await work();
     } catch (thrown) {
-      throw await this.judged(thrown, `publishing index ${this.indexId}`);
+      throw await this.judged(thrown, doing);
     } finally {
       clearInterval(heartbeat);
     }
+  }
+
+  private verifyAndReveal(saved: SavedIndex, options: Omit<SaveOptions, "phases">): Promise<PublishedIndex> {
+    return this.alive(`publishing index ${this.indexId}`, async () => {
+      this.assertOwn(saved);
+      await assertNotRemoved(this.context.layout, this.indexId);
+      const { signal, onPhase = () => {} } = options;
+      const phases = { ...saved.build.phases };
+      const { recall, hashed } = await timed(phases, "verify", async () =>
+        verifySaved(this.names, saved, await this.context.loadAdapter(saved.engine.name), {
+          signal,
+          onOpened: () => onPhase("verify", 2, verifySteps),
+        }),
+      );
+      onPhase("verify", verifySteps, verifySteps);
+      await timed(phases, "store", () => this.store(saved, onPhase));
+      onPhase("publish", 0, 1);
+      await hashed.assertUntouched();
+      const published = await this.reveal(metaOf(saved, { recall, phases }), signal);
+      onPhase("publish", 1, 1);
+      return published;
+    });
+  }
+
+  private assertOwn(saved: SavedIndex): void {
+    const { label, indexId, attempt, work } = this.names;
+    if (
+      saved.label !== label ||
+      saved.index_id !== indexId ||
+      saved.attempt !== attempt ||
+      saved.work !== work
+    )
+      throw new LimError(
+        "bad_input",
+        `saved was attempt ${saved.attempt} of ${saved.index_id}, not this one of ${indexId}`,
+      );
   }
 
   private assertContent(keyed: KeyedIndex, content: StagedContent): void {
@@ -183,100 +247,11 @@ class StagedAttempt implements Staging {
     if (keyed.count === 0) throw new LimError("empty_list", "an index without faces is not published");
   }
 
-  /** Writes the files, reopens them in a new object and compares. Returns the sampled recall and what was written. */
-  private async save(
-    keyed: KeyedIndex,
-    content: StagedContent,
-    { signal }: PublishOptions,
-    onPhase: NonNullable<PublishOptions["onPhase"]>,
-  ): Promise<{ recall: number; written: readonly DataFile[] }> {
-    onPhase("verify", 0, 3);
-    const paths = { index: join(this.work, fileNames.index), vectors: join(this.work, fileNames.vectors) };
-    const ids = keyed.exportIds();
-    await stat(this.work);
-    const saved = await keyed.index.save(paths, { signal });
-    await writeDurably(join(this.work, fileNames.ids), ids);
-    onPhase("verify", 1, 3);
-    const reopened = await loadVerified(
-      await this.context.loadAdapter(content.engine),
-      { files: saved.vectors ? paths : { index: paths.index }, ids },
-      {
-        dim: keyed.index.dim,
-        slots: keyed.index.slots,
-        count: keyed.count,
-        params: { m: content.params.m, ef_construction: content.params.efConstruction },
-      },
-      signal,
-    ).catch((cause: unknown) => {
-      const { errorName, detail } = LimError.from(cause, "engine_failed");
-      throw errorName === "index_refused" ? new LimError("verification_failed", detail, { cause }) : cause;
-    });
-    onPhase("verify", 2, 3);
-    try {
-      const recall = await verifyReopened(reopened, keyed, ids, signal);
-      onPhase("verify", 3, 3);
-      const written: DataFile[] = [fileNames.index, fileNames.ids];
-      return { recall, written: saved.vectors ? [...written, fileNames.vectors] : written };
-    } finally {
-      await reopened.close();
-    }
-  }
-
-  private async store(
-    written: readonly DataFile[],
-    { signal }: PublishOptions,
-    onPhase: NonNullable<PublishOptions["onPhase"]>,
-  ): Promise<IndexMeta["files"]> {
-    onPhase("store", 0, written.length);
-    const digests = await Promise.all(
-      written.map(async (name) => {
-        const path = join(this.work, name);
-        const digest = await digestFile(path, { signal });
-        await syncPath(path);
-        return [name, digest] as const;
-      }),
-    );
-    const {
-      [fileNames.index]: index,
-      [fileNames.ids]: ids,
-      [fileNames.vectors]: vectors,
-    } = Object.fromEntries(digests);
-    if (!index || !ids) throw new LimError("internal", "a data file was not hashed");
-    onPhase("store", written.length, written.length);
-    return {
-      [fileNames.index]: index,
-      [fileNames.ids]: ids,
-      ...(vectors ? { [fileNames.vectors]: vectors } : {}),
-    };
-  }
-
-  private metaOf(
-    keyed: KeyedIndex,
-    content: StagedContent,
-    measured: { files: IndexMeta["files"]; recall: number; phases: Record<string, number> },
-  ): IndexMeta {
-    const { index } = keyed;
-    return {
-      format_version: indexMetaFormatVersion,
-      index_id: this.indexId,
-      index_type: "list",
-      label: this.label,
-      history_id: content.historyId,
-      descriptor_version: content.descriptorVersion,
-      dim: index.dim,
-      metric: "ip",
-      engine: { name: index.engine.name, version: index.engine.version },
-      params: { m: content.params.m, ef_construction: content.params.efConstruction },
-      count: keyed.count,
-      slots: index.slots,
-      revision: content.revision,
-      ...(content.baseIndexId === undefined ? {} : { base_index_id: content.baseIndexId }),
-      removed_since_rebuild: content.removedSinceRebuild,
-      create_time: new Date().toISOString(),
-      build: { mode: content.mode, skipped: content.skipped, phases: measured.phases },
-      recall: { k: storageLimits.recallK, sampled: measured.recall },
-      files: measured.files,
-    };
+  private async store(saved: SavedIndex, onPhase: OnPhase): Promise<void> {
+    const files = dataFilesOf(saved.files);
+    onPhase("store", 0, files.length);
+    await Promise.all(files.map(({ name }) => syncPath(join(this.work, name))));
+    onPhase("store", files.length, files.length);
   }
 
   /** Meta last, then one atomic rename between two looks for a removal mark. */
@@ -347,6 +322,7 @@ class StagedAttempt implements Staging {
 
   private async removeEmptyAttempt(): Promise<void> {
     try {
+      await rm(knownPath(this.names), { force: true });
       await rmdir(this.path);
     } catch (thrown) {
       if (!isMissing(thrown) && !alreadyThere(thrown)) throw thrown;
@@ -356,8 +332,7 @@ class StagedAttempt implements Staging {
   /** Whatever failed after the work folder was taken away failed for that reason. */
   private async judged(thrown: unknown, doing: string): Promise<LimError> {
     const error = isMissing(thrown) ? undefined : storageError(thrown, doing);
-    const own = error?.errorName !== "storage_unavailable" && error?.errorName !== "engine_failed";
-    if ((error && own) || (await exists(this.work).catch(() => true)))
+    if ((error && !namesOfLostFiles.has(error.errorName)) || (await exists(this.work).catch(() => true)))
       return error ?? storageError(thrown, doing);
     return new LimError("fenced", "the staging folder was replaced by another attempt, or collected", {
       cause: thrown,
@@ -370,6 +345,6 @@ async function timed<T>(phases: Record<string, number>, phase: string, work: () 
   try {
     return await work();
   } finally {
-    phases[phase] = performance.now() - start;
+    phases[phase] = (phases[phase] ?? 0) + performance.now() - start;
   }
 }

@@ -9,7 +9,8 @@ import { isMarked, mark, markNames } from "./marks.ts";
 import { readPublished } from "./meta.ts";
 import { type LoadAdapter, openPublished, verifyPublished } from "./opening.ts";
 import type { CollectReport, IndexStorage, PublishedIndex } from "./port.ts";
-import { moveToTrash, stageAttempt } from "./staging.ts";
+import { savedIndexSchema } from "./saved.ts";
+import { moveToTrash, resumeAttempt, stageAttempt } from "./staging.ts";
 
 export interface StorageContext {
   layout: Layout;
@@ -37,6 +38,13 @@ export function createStorage(context: StorageContext): IndexStorage {
       if (!Number.isSafeInteger(attempt) || attempt < 1)
         throw new LimError("bad_input", `attempt is ${attempt}`);
       return stageAttempt(context, folderId("label", label), folderId("index id", indexId), attempt);
+    },
+    async resume({ saved, signal }) {
+      assertLive(signal);
+      const parsed = savedIndexSchema.safeParse(saved);
+      if (!parsed.success)
+        throw new LimError("bad_input", `not a saved index: ${parsed.error.issues[0]?.message ?? ""}`);
+      return resumeAttempt(context, parsed.data);
     },
     list: (options = {}) => guarded("listing indexes", () => lister.list(options)),
     find: ({ indexId, label, signal }) =>
