@@ -168,6 +168,21 @@ describe("finding tasks", () => {
     expect(third.nextCursor).toBeUndefined();
   });
 
+  it("pages through named and through running tasks as through all", async () => {
+    const made: Task[] = [];
+    for (let n = 0; n < 5; n++) made.push(await bench.start());
+    const newestFirst = idsOf(made).reverse();
+    const named = [...idsOf(made), ...idsOf(made), randomUUID()];
+    for (const filter of [{ taskIds: named }, { statuses: ["indexing" as const] }, {}]) {
+      const pages = await pagesOf(filter, 2);
+      expect(pages.map(idsOf)).toEqual([
+        newestFirst.slice(0, 2),
+        newestFirst.slice(2, 4),
+        newestFirst.slice(4),
+      ]);
+    }
+  });
+
   it("refuses a cursor that it did not give out (I10)", async () => {
     await bench.create();
     await bench.create();
