@@ -85,6 +85,20 @@ describe("singleFlight", () => {
     expect(await next).toBe("fresh");
   });
 
+  it("a run that is slow to stop is nobody's result", async () => {
+    const ends: ((result: string) => void)[] = [];
+    const fly = singleFlight(() => new Promise<string>((resolve) => ends.push(resolve)));
+    const caller = new AbortController();
+    const call = fly(caller.signal);
+    caller.abort();
+    await expect(call).rejects.toMatchObject({ errorName: "aborted" });
+    const next = fly(never());
+    expect(ends).toHaveLength(2);
+    ends[0]?.("stopped at last");
+    ends[1]?.("fresh");
+    expect(await next).toBe("fresh");
+  });
+
   it("starts nothing for a caller that has given up already", async () => {
     const { runs, work } = controlled();
     await expect(singleFlight(work)(AbortSignal.abort())).rejects.toMatchObject({ errorName: "aborted" });
