@@ -41,12 +41,14 @@ export function createClient(options: {
         agent,
         method: wire.method,
         path: "/",
-        headers: headersOf(wire),
         // A request that HTTP forbids must reach the service; only its answer is judged.
         setHost: !wire.headers.some(([name]) => name.toLowerCase() === "host"),
       });
       // The setter would refuse broken targets.
       Object.defineProperty(request, "path", { value: wire.target });
+      // After the path: some headers make the client write the first line at once.
+      for (const [name, value] of wire.headers) request.setHeader(name, value);
+      if (wire.body) request.setHeader("Content-Length", wire.body.length);
       const timer = setTimeout(
         () => request.destroy(new Error(`no answer in ${options.timeoutMs} ms`)),
         options.timeoutMs,
@@ -94,13 +96,6 @@ const largeBytes = 64 * 1024;
 function isNoAnswer(wire: Wire, outcome: { failure: string; reused?: boolean }): boolean {
   const isLarge = (wire.body?.length ?? 0) >= largeBytes;
   return (outcome.reused === true || isLarge) && /ECONNRESET|socket hang up|EPIPE/.test(outcome.failure);
-}
-
-function headersOf(wire: Wire): Record<string, string | string[]> {
-  const headers: Record<string, string | string[]> = {};
-  for (const [name, value] of wire.headers) headers[name] = value;
-  if (wire.body) headers["Content-Length"] = String(wire.body.length);
-  return headers;
 }
 
 function readBody(
