@@ -1,4 +1,4 @@
-import { readdir, stat } from "node:fs/promises";
+import { mkdir, readdir, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { planResponseSchema, retentionResponseSchema } from "@lim/contracts";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
@@ -12,7 +12,11 @@ let support: Awaited<ReturnType<typeof startMasterSupport>>;
 beforeAll(async () => {
   support = await startMasterSupport();
 });
-afterEach(() => support.clear());
+afterEach(async () => {
+  await support.clear();
+  for (const [folder, name] of leftOvers)
+    await rm(join(support.storageRoot, folder, name), { recursive: true, force: true });
+});
 afterAll(() => support.close());
 
 const live = new AbortController().signal;
@@ -36,6 +40,13 @@ async function everything() {
   return { keys, files, rows };
 }
 
+/** Silent staging, and trash and a mark past their times. */
+const leftOvers = [
+  [".staging", `${uuidOf(1)}.1`],
+  [".trash", `${uuidOf(2)}.old`],
+  [".removed", uuidOf(3)],
+] as const;
+
 /** Something of every kind that planning or retention would act on. */
 async function surroundings() {
   await support.lead();
@@ -51,6 +62,12 @@ async function surroundings() {
   await store.dispatch({ taskId, indexer: "http://127.0.0.1:1", epoch });
   await store.finish({ taskId, attempt: 1, epoch, error: null, endTime: new Date().toISOString() });
   await support.raw.xadd("lim:dead_letters", "1000-1", "rid", "r");
+  for (const [folder, name] of leftOvers) {
+    const path = join(support.storageRoot, folder, name);
+    if (folder === ".removed") await writeFile(path, "");
+    else await mkdir(path, { recursive: true });
+    await utimes(path, 1, 1);
+  }
   await support.age(2 * hourMs);
   return { stale, gone, fresh, versions };
 }
@@ -93,7 +110,7 @@ describe("previews", () => {
       tasks: { count: 1, remove: 1, keep: 0, retention_s: 3_600 },
       missing_lists: [{ label: gone.listId, missing_since: expect.any(String) }],
       dead_letters: { count: 1, remove: 1, retention_s: 3_600 },
-      garbage: { staging: 0, trash: 0, marks: 0 },
+      garbage: { staging: 1, trash: 1, marks: 1 },
     });
     expect(before.indexes.remove).toContainEqual({
       index_id: versions[0],
@@ -112,6 +129,7 @@ describe("previews", () => {
       missing_lists: [],
       dead_letters: { count: 0, remove: 0 },
       feeds: { compact: [] },
+      garbage: { staging: 0, trash: 0, marks: 0 },
     });
   });
 
