@@ -3,9 +3,10 @@ import { isLimError } from "@lim/contracts";
 import type { IndexStorage } from "@lim/index-storage";
 import type { JobLog } from "./build-context.ts";
 import type { BuildEnd } from "./build-process.ts";
+import { publishedReport } from "./child.ts";
 
 /**
- * What is left to do when a build's process is gone, however it ended. One that died between publishing and saying
+ * What is left to do when a build's processes are gone, however they ended. One that died between publishing and saying
  * so did succeed; of any other, the staging of that attempt is discarded.
  */
 export async function settleBuild(
@@ -27,12 +28,7 @@ export async function settleBuild(
   try {
     const published = await storage.find(identity);
     if (!published) return end;
-    const { count, revision } = published.meta;
-    return {
-      ...end,
-      report: { type: "published", count, revision, sizeBytes: published.sizeBytes },
-      error: undefined,
-    };
+    return { ...end, report: publishedReport(published), error: undefined };
   } catch (error) {
     log.warn({ err: error, task_id: request.task_id }, "cannot tell whether the build had published");
     return end;

@@ -1,47 +1,43 @@
 import { type BuildRequest, isLimError, LimError } from "@lim/contracts";
-import type { PublishedIndex, StagedContent, Staging } from "@lim/index-storage";
+import type { PublishedIndex, SavedIndex, StagedContent } from "@lim/index-storage";
 import { type BuildContext, type BuiltIndex, emptyList } from "./build-context.ts";
+import { withStaging } from "./publish-job.ts";
 import { rebuildFromSnapshot } from "./rebuild.ts";
 import { updateFromFeed } from "./update.ts";
 
-/** The staging folder's heartbeat; it is collected after 15 minutes of silence. */
-const heartbeatMs = 20_000;
-
 /**
- * Carries out one build request and returns the published index. Everything staged is discarded when it throws:
- * list_not_found, empty_list, out_of_memory, disk_full, index_id_conflict, build_cancelled, verification_failed,
- * engine_failed, storage_unavailable, postgres_unavailable, aborted.
+ * Carries out one build request up to its saved index, which another process is to verify and publish; or returns what
+ * an earlier attempt published. Everything staged is discarded when it throws: list_not_found, empty_list,
+ * out_of_memory, disk_full, index_id_conflict, build_cancelled, engine_failed, storage_unavailable,
+ * postgres_unavailable, aborted.
  */
-export async function runBuild(context: BuildContext): Promise<PublishedIndex> {
-  const { request, storage, signal } = context;
+export async function runBuild(
+  context: BuildContext,
+): Promise<{ saved: SavedIndex } | { published: PublishedIndex }> {
+  const { request, storage, signal, log } = context;
   const earlier = await findEarlierAttempt(context);
-  if (earlier) return earlier;
+  if (earlier) return { published: earlier };
   const staging = await storage.stage({
     label: request.list_id,
     indexId: request.task_id,
     attempt: request.attempt,
     signal,
   });
-  const stopHeartbeat = startHeartbeat(context, staging);
-  let built: BuiltIndex | undefined;
-  try {
-    built = await buildInMemory(context);
-    if (built.keyed.count === 0) throw emptyList(request);
-    await checkListStands(context);
-    return await staging.publish(built.keyed, stagedContent(request, built), {
-      signal,
-      phases: built.phases,
-      onPhase: context.report,
-    });
-  } catch (failure) {
-    await staging
-      .discard()
-      .catch((error) => context.log.warn({ err: error }, "staging was not discarded, it will be collected"));
-    throw failure;
-  } finally {
-    stopHeartbeat();
-    await built?.keyed.close();
-  }
+  return withStaging(staging, log, async () => {
+    const built = await buildInMemory(context);
+    try {
+      if (built.keyed.count === 0) throw emptyList(request);
+      await checkListStands(context);
+      const saved = await staging.save(built.keyed, stagedContent(request, built), {
+        signal,
+        phases: built.phases,
+        onPhase: context.report,
+      });
+      return { saved };
+    } finally {
+      await built.keyed.close();
+    }
+  });
 }
 
 async function buildInMemory(context: BuildContext): Promise<BuiltIndex> {
@@ -105,11 +101,4 @@ async function checkListStands(context: BuildContext): Promise<void> {
     return;
   }
   throw new LimError("list_not_found", `list ${request.list_id} was deleted while it was built`);
-}
-
-function startHeartbeat(context: BuildContext, staging: Staging): () => void {
-  const timer = setInterval(() => {
-    staging.touch().catch((error) => context.log.warn({ err: error }, "heartbeat of the staging failed"));
-  }, heartbeatMs);
-  return () => clearInterval(timer);
 }

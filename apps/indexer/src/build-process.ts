@@ -1,61 +1,146 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { LimError, limits, type Progress } from "@lim/contracts";
-import { type BuildOrder, type BuildReport, buildReportSchema } from "./ipc.ts";
+import { buildPhases, type Progress } from "@lim/contracts";
+import { type BuildEnd, type BuildStage, nameEnd, type Seen } from "./build-end.ts";
+import { type BuildOrder, type BuildReport, buildReportSchema, type PublishOrder } from "./ipc.ts";
 import { cgroupOomKills, residentBytes } from "./memory.ts";
-import { inMib } from "./preflight.ts";
+
+export { type BuildEnd, type BuildStage, nameEnd, type Seen } from "./build-end.ts";
 
 const memoryWatchMs = 250;
 /** From SIGTERM to SIGKILL of a build that was cancelled. */
 export const cancelGraceMs = 5_000;
-/** From a build's last word to SIGKILL: its exit waits for threads in native code, and the service waits for it. */
+/** From a process' last word to SIGKILL: its exit waits for threads in native code, and the service waits for it. */
 const exitGraceMs = 10_000;
 /** Once the process is gone, how long its pipes may stay open (another process may have inherited them). */
 const pipesGraceMs = 2_000;
 const stderrTailChars = 1_500;
 
-export interface BuildEnd {
-  report: (BuildReport & { type: "published" }) | undefined;
-  /** Undefined where it published. */
-  error: LimError | undefined;
-  /** Most that was seen of its resident memory; 0 where it ended before the first look. */
-  peakResidentBytes: number;
-}
-
 export interface RunningBuild {
+  /** Of the build process; the publish process is told to `onPublish`. */
   readonly pid: number | undefined;
   progress(): Progress | null;
   /** SIGTERM, then SIGKILL. Safe to repeat. */
   cancel(): void;
-  /** Settles once the process is gone. Never rejects. */
+  /** Settles once its processes are gone. Never rejects. */
   readonly ended: Promise<BuildEnd>;
 }
 
-const childModule = fileURLToPath(
-  new URL(import.meta.url.endsWith(".ts") ? "./build-child.ts" : "./build-child.js", import.meta.url),
-);
+const moduleOf = (name: string) =>
+  fileURLToPath(new URL(import.meta.url.endsWith(".ts") ? `./${name}.ts` : `./${name}.js`, import.meta.url));
+
+export interface BuildParts {
+  /** For tests: modules to run instead. */
+  module?: string;
+  publishModule?: string;
+  /** For tests: milliseconds that a process may live on after its last word. */
+  exitGraceMs?: number;
+  /** Told once the publish process has its order. */
+  onPublish?: (pid: number | undefined) => void;
+}
 
 /**
- * Runs one build in a process of its own, watches its memory, and names the way it ended. `parts` are for tests: the
- * module to run, and the milliseconds that the process may live on after its last word.
+ * Runs one build in two processes, one after the other: the first one saves the index and ends, the second one opens it
+ * anew, verifies and publishes, so that no index is in memory twice. Watches their memory, and names the way they ended.
  */
-export function startBuildProcess(
-  order: BuildOrder,
-  parts: { module?: string; exitGraceMs?: number } = {},
-): RunningBuild {
-  const child = fork(parts.module ?? childModule, [], {
-    stdio: ["ignore", "inherit", "pipe", "ipc"],
-    execArgv: [],
-  });
-  const seen: Seen = { progress: null, peakBytes: 0, stderr: "" };
+export function startBuildProcess(order: BuildOrder, parts: BuildParts = {}): RunningBuild {
+  const graceMs = parts.exitGraceMs ?? exitGraceMs;
+  const seen: Seen = { stage: "build", progress: null, peakBytes: 0, stderr: "" };
+  const running = new Set<Child>();
+  const start = (stage: BuildStage, module: string): Child => {
+    const child = startChild(stage, module, graceMs, (progress) => {
+      if (isForward(seen.progress, progress)) seen.progress = progress;
+      // Its start takes as long as the saving of a small index: it is there when that has ended.
+      if (stage === "build" && progress.phase === "verify" && !seen.cancelled) publisher();
+    });
+    running.add(child);
+    void child.gone.then(() => running.delete(child));
+    return child;
+  };
+  let started: Child | undefined;
+  const publisher = () => {
+    started ??= start("publish", parts.publishModule ?? moduleOf("publish-child"));
+    return started;
+  };
+  const oomKillsBefore = cgroupOomKills();
+  const builder = start("build", parts.module ?? moduleOf("build-child"));
+  const watch = watchMemory(running, seen, order.memoryLimitBytes);
+  const cancel = () => {
+    if (seen.cancelled) return;
+    seen.cancelled = true;
+    for (const child of running) child.end(cancelGraceMs);
+  };
+  /** The process whose end is the build's end. */
+  const run = async (): Promise<Child> => {
+    builder.send(order);
+    await builder.gone;
+    const { last } = builder.seen;
+    if (last?.type !== "saved" || seen.cancelled || seen.killedForMemory) {
+      started?.kill();
+      await started?.gone;
+      return builder;
+    }
+    const child = publisher();
+    seen.stage = "publish";
+    const { storageRoot, logLevel } = order;
+    child.send({ type: "publish", saved: last.saved, storageRoot, logLevel });
+    parts.onPublish?.(child.pid);
+    await child.gone;
+    return child;
+  };
+  return {
+    pid: builder.pid,
+    progress: () => seen.progress,
+    cancel,
+    ended: run().then(async (last) => {
+      clearInterval(watch);
+      const before = await oomKillsBefore;
+      const after = await cgroupOomKills();
+      if (before !== undefined && after !== undefined && after > before) seen.killedByKernel = true;
+      return nameEnd({ ...seen, ...last.seen }, order.memoryLimitBytes);
+    }),
+  };
+}
+
+/** Each process measures its own progress; towards the manager it never goes back. */
+function isForward(before: Progress | null, now: Progress): boolean {
+  if (!before) return true;
+  const step = buildPhases.indexOf(now.phase) - buildPhases.indexOf(before.phase);
+  return step > 0 || (step === 0 && now.done >= before.done);
+}
+
+interface Child {
+  readonly stage: BuildStage;
+  readonly pid: number | undefined;
+  readonly seen: Pick<Seen, "last" | "exit" | "spawnError" | "stderr">;
+  /** Resolves when the process is gone and all it sent was read. */
+  readonly gone: Promise<void>;
+  send(order: BuildOrder | PublishOrder): void;
+  kill(): void;
+  /** SIGTERM, then SIGKILL. */
+  end(graceMs: number): void;
+}
+
+function startChild(
+  stage: BuildStage,
+  module: string,
+  graceMs: number,
+  onProgress: (progress: Progress) => void,
+): Child {
+  const child = fork(module, [], { stdio: ["ignore", "inherit", "pipe", "ipc"], execArgv: [] });
+  const seen: Child["seen"] = { stderr: "" };
+  const killAfter = (ms: number) => {
+    const timer = setTimeout(() => child.kill("SIGKILL"), ms);
+    void gone.then(() => clearTimeout(timer));
+  };
   child.on("message", (message) => {
     const parsed = buildReportSchema.safeParse(message);
     if (!parsed.success) return;
-    if (parsed.data.type === "progress") seen.progress = parsed.data.progress;
+    const report: BuildReport = parsed.data;
+    if (report.type === "progress") onProgress(report.progress);
     else if (!seen.last) {
-      seen.last = parsed.data;
-      const timer = setTimeout(() => child.kill("SIGKILL"), parts.exitGraceMs ?? exitGraceMs);
-      void gone.then(() => clearTimeout(timer));
+      seen.last = report;
+      killAfter(graceMs);
     }
   });
   child.stderr?.setEncoding("utf8").on("data", (text: string) => {
@@ -63,88 +148,26 @@ export function startBuildProcess(
     seen.stderr = (seen.stderr + text).slice(-stderrTailChars);
   });
   const gone = awaitEnd(child, seen);
-  const watch = watchMemory(child, seen, order.memoryLimitBytes);
-  const oomKillsBefore = cgroupOomKills();
-  child.send(order, (error) => {
-    // A child that died at once closes the channel: its exit tells more than this error would.
-    if (error) child.kill("SIGKILL");
-  });
   return {
+    stage,
     pid: child.pid,
-    progress: () => seen.progress,
-    cancel() {
-      if (seen.cancelled) return;
-      seen.cancelled = true;
-      child.kill("SIGTERM");
-      const timer = setTimeout(() => child.kill("SIGKILL"), cancelGraceMs);
-      void gone.then(() => clearTimeout(timer));
+    seen,
+    gone,
+    send(order) {
+      child.send(order, (error) => {
+        // A child that died at once closes the channel: its exit tells more than this error would.
+        if (error) child.kill("SIGKILL");
+      });
     },
-    ended: gone.then(async () => {
-      clearInterval(watch);
-      const before = await oomKillsBefore;
-      const after = await cgroupOomKills();
-      if (before !== undefined && after !== undefined && after > before) seen.killedByKernel = true;
-      return nameEnd(seen, order.memoryLimitBytes);
-    }),
+    kill: () => void child.kill("SIGKILL"),
+    end(ms) {
+      child.kill("SIGTERM");
+      killAfter(ms);
+    },
   };
 }
 
-export interface Seen {
-  progress: Progress | null;
-  peakBytes: number;
-  stderr: string;
-  last?: BuildReport;
-  exit?: { code: number | null; signal: NodeJS.Signals | null };
-  spawnError?: Error;
-  cancelled?: boolean;
-  killedForMemory?: boolean;
-  killedByKernel?: boolean;
-}
-
-/** The outcome by what was seen, the surest sign first. */
-export function nameEnd(seen: Seen, memoryLimitBytes: number): BuildEnd {
-  const peakResidentBytes = seen.peakBytes;
-  if (seen.last?.type === "published") return { report: seen.last, error: undefined, peakResidentBytes };
-  const fail = (error: LimError): BuildEnd => ({ report: undefined, error, peakResidentBytes });
-  const phase = seen.progress
-    ? `in phase ${seen.progress.phase} at ${seen.progress.done} of ${seen.progress.total}`
-    : "before its first progress";
-  if (seen.killedForMemory)
-    return fail(
-      new LimError(
-        "out_of_memory",
-        `resident memory of the build reached ${inMib(seen.peakBytes)}, the limit is ${inMib(memoryLimitBytes)} ` +
-          `(LIM_BUILD_MEMORY_LIMIT_MB), ${phase}`,
-      ),
-    );
-  if (seen.cancelled) return fail(new LimError("build_cancelled", `cancelled ${phase}`));
-  if (seen.last?.type === "failed") {
-    const error = LimError.fromBody(seen.last.error);
-    if (error.errorName !== "aborted") return fail(error);
-    return fail(new LimError("build_crashed", `the build process was told to end by someone else, ${phase}`));
-  }
-  const how = seen.spawnError
-    ? `could not be started: ${seen.spawnError.message}`
-    : seen.exit?.signal
-      ? `was killed by ${seen.exit.signal}`
-      : `exited with code ${seen.exit?.code ?? "unknown"}`;
-  const detail = `the build process ${how} ${phase}`;
-  const tail = seen.stderr.trim();
-  const withTail = (tail ? `${detail}; its last words: ${tail}` : detail).slice(
-    0,
-    limits.maxErrorDetailChars,
-  );
-  if (seen.killedByKernel && seen.exit?.signal === "SIGKILL")
-    return fail(
-      new LimError("out_of_memory", `the kernel killed the build process for want of memory, ${phase}`),
-    );
-  if (/heap out of memory|std::bad_alloc|Cannot allocate memory|allocation failed/i.test(tail))
-    return fail(new LimError("out_of_memory", withTail));
-  return fail(new LimError("build_crashed", withTail));
-}
-
-/** Resolves when the process is gone and all it sent was read. */
-function awaitEnd(child: ChildProcess, seen: Seen): Promise<void> {
+function awaitEnd(child: ChildProcess, seen: Child["seen"]): Promise<void> {
   return new Promise((resolve) => {
     child.once("close", () => resolve());
     child.once("exit", (code, signal) => {
@@ -159,17 +182,24 @@ function awaitEnd(child: ChildProcess, seen: Seen): Promise<void> {
   });
 }
 
-function watchMemory(child: ChildProcess, seen: Seen, limitBytes: number): NodeJS.Timeout {
+/** Looks at the resident memory of all processes together, and kills them where it passes the limit. */
+function watchMemory(running: ReadonlySet<Child>, seen: Seen, limitBytes: number): NodeJS.Timeout {
   let reading = false;
   return setInterval(async () => {
-    if (reading || child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    if (reading) return;
     reading = true;
-    const bytes = await residentBytes(child.pid);
+    const children = [...running];
+    const found = { build: 0, publish: 0 };
+    for (const { pid, stage, seen } of children)
+      if (pid !== undefined && !seen.exit) found[stage] = (await residentBytes(pid)) ?? 0;
     reading = false;
-    if (bytes === undefined) return;
+    const bytes = found.build + found.publish;
     seen.peakBytes = Math.max(seen.peakBytes, bytes);
-    if (bytes <= limitBytes || seen.killedForMemory || seen.last) return;
+    // One that has said its last word only ends, and one without an order only waits.
+    const atWork = children.some((child) => child.stage === seen.stage && !child.seen.last);
+    if (bytes <= limitBytes || seen.killedForMemory || !atWork) return;
     seen.killedForMemory = true;
-    child.kill("SIGKILL");
+    seen.residentBytes = found;
+    for (const child of children) child.kill();
   }, memoryWatchMs);
 }

@@ -94,14 +94,21 @@ function createService(parts: {
     bootId: randomUUID(),
     now: () => new Date(),
     startBuild(request) {
-      const build = startBuildProcess({
-        type: "build",
-        request,
-        databaseUrl: config.databaseUrl,
-        storageRoot: config.storageRoot,
-        memoryLimitBytes: config.memoryLimitBytes,
-        logLevel: config.logLevel,
-      });
+      const { task_id, list_id, attempt } = request;
+      const build = startBuildProcess(
+        {
+          type: "build",
+          request,
+          databaseUrl: config.databaseUrl,
+          storageRoot: config.storageRoot,
+          memoryLimitBytes: config.memoryLimitBytes,
+          logLevel: config.logLevel,
+        },
+        {
+          onPublish: (pid) =>
+            log.info({ task_id, list_id, attempt, build_pid: pid }, "index saved, publishing begins"),
+        },
+      );
       log.info({ ...request, build_pid: build.pid }, "build begins");
       return build;
     },
@@ -116,7 +123,11 @@ function createService(parts: {
         duration_ms: durationMs,
         peak_resident_bytes: peakResidentBytes,
       };
-      if (report) log.info({ ...fields, count: report.count, revision: report.revision }, "build succeeded");
+      if (report)
+        log.info(
+          { ...fields, count: report.count, revision: report.revision, skipped: report.skipped },
+          "build succeeded",
+        );
       else log.error({ ...fields, error_code: error?.code, detail: error?.detail }, "build failed");
     },
   });

@@ -1,0 +1,75 @@
+import { type ErrorBody, LimError, limits } from "@lim/contracts";
+import type { PublishedIndex } from "@lim/index-storage";
+import type { BuildReport, PublishedReport } from "./ipc.ts";
+import { createProgressMeter, type ProgressMeter } from "./progress.ts";
+
+/** How long a build whose service died may take to clean up after itself. */
+const orphanGraceMs = 3_000;
+
+export interface ChildWork {
+  /** Fires when the service cancels, or dies. */
+  signal: AbortSignal;
+  report: ProgressMeter["report"];
+}
+
+/**
+ * Makes this process one of a build's: waits for its order, carries it out, tells its last word and ends. It ends without
+ * an order too when its service dies or cancels.
+ */
+export function serveOrder(carryOut: (order: unknown, work: ChildWork) => Promise<BuildReport>): void {
+  const cancel = new AbortController();
+  let begun = false;
+  const stop = () => {
+    cancel.abort();
+    if (!begun) process.exit(1);
+  };
+  // The service died: nobody would hear of this build. SIGKILL, because an engine's thread in native code may hold up exit.
+  const endAsOrphan = () => {
+    stop();
+    setTimeout(() => process.kill(process.pid, "SIGKILL"), orphanGraceMs);
+  };
+  // SIGTERM is the service's cancel. Ctrl-C in a terminal reaches this process as well as the service, which decides.
+  process.on("SIGTERM", stop);
+  process.on("SIGINT", () => undefined);
+  process.on("disconnect", endAsOrphan);
+  process.once("message", async (order) => {
+    begun = true;
+    const { report } = createProgressMeter({
+      nowMs: () => performance.now(),
+      emit: (progress) => tell({ type: "progress", progress }),
+    });
+    let last: BuildReport;
+    try {
+      last = await carryOut(order, { signal: cancel.signal, report });
+    } catch (failure) {
+      last = { type: "failed", error: errorBodyOf(failure) };
+    }
+    tell(last, () => process.exit(last.type === "failed" ? 1 : 0));
+  });
+  if (!process.connected) endAsOrphan();
+}
+
+export function publishedReport({ meta, sizeBytes }: PublishedIndex): PublishedReport {
+  const { count, revision, build } = meta;
+  return { type: "published", count, revision, sizeBytes, skipped: build.skipped };
+}
+
+function tell(report: BuildReport, then?: () => void): void {
+  if (process.connected && process.send) process.send(report, undefined, undefined, () => then?.());
+  else then?.();
+}
+
+/** What engines and libraries throw for want of memory or space, under LIM's names. */
+function errorBodyOf(failure: unknown): ErrorBody {
+  const body = nameOf(failure).toBody();
+  return { ...body, detail: body.detail.slice(0, limits.maxErrorDetailChars) };
+}
+
+function nameOf(failure: unknown): LimError {
+  if (failure instanceof LimError) return failure;
+  const code = failure instanceof Error && "code" in failure ? failure.code : undefined;
+  if (code === "ENOSPC" || code === "EDQUOT") return LimError.from(failure, "disk_full");
+  if (code === "ENOMEM" || (failure instanceof RangeError && /alloc|memory/i.test(failure.message)))
+    return LimError.from(failure, "out_of_memory");
+  return LimError.from(failure);
+}
