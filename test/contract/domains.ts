@@ -40,14 +40,24 @@ const times: fc.Arbitrary<Text> = fc.oneof(
   dateTimes.map((time): Text => [time.replace(/\.\d+Z$/, "Z")]),
 );
 
-const wrongCursors = fc.oneof(
-  fc
-    .constantFrom("0", "null", "x", "%", "e30", "W10", "bnVsbA", "eyJhIjoxfQ", "../../x", "-1", "WzEsMl0=")
-    .map((text): Text => [text]),
-  fc.base64String({ minLength: 4, maxLength: 60 }).map((text): Text => [text]),
-  // What was given out, with something more.
-  fc.string({ minLength: 1, maxLength: 8 }).map((text): Text => [`${text}!`]),
-);
+/** Operations whose cursors are of another kind, one of each. */
+const cursorsElsewhere = ["getTasks", "getQueue", "getIndexes", "getPlan"];
+
+const wrongCursors = (operation: Operation): fc.Arbitrary<Text> =>
+  fc.oneof(
+    fc
+      .constantFrom(
+        ...cursorsElsewhere.filter((id) => !operation.id.includes("Indexes") || id !== "getIndexes"),
+      )
+      .filter((id) => id !== operation.id)
+      .chain((id) => refs(`cursors of ${id}`).map((ref): Text => [ref])),
+    fc
+      .constantFrom("0", "null", "x", "%", "e30", "W10", "bnVsbA", "eyJhIjoxfQ", "../../x", "-1", "WzEsMl0=")
+      .map((text): Text => [text]),
+    fc.base64String({ minLength: 4, maxLength: 60 }).map((text): Text => [text]),
+    // What was given out, with something more.
+    fc.string({ minLength: 1, maxLength: 8 }).map((text): Text => [`${text}!`]),
+  );
 
 const byName: Readonly<Record<string, (operation: Operation) => Domain>> = {
   task_id: () => ({ texts: ids("tasks") }),
@@ -77,7 +87,7 @@ const byName: Readonly<Record<string, (operation: Operation) => Domain>> = {
   }),
   cursor: (operation) => ({
     texts: refs(`cursors of ${operation.id}`).map((ref): Text => [ref]),
-    wrong: wrongCursors,
+    wrong: wrongCursors(operation),
   }),
 };
 for (const name of ["create", "start", "end"])
