@@ -20,6 +20,16 @@ afterAll(() => api.close());
 const idsOf = (body: { indexes: IndexSummary[] }) => body.indexes.map((index) => index.index_id);
 const listed = async (query = "") => (await ask(app, "GET", `/1/indexes${query}`)).body;
 
+/** Lists of five faces, at revision five, by id. */
+async function lists(count: number): Promise<{ label: string; historyId: string }[]> {
+  const ids: string[] = [];
+  for (let n = 0; n < count; n++) ids.push(await api.harness.list(5));
+  const states = await api.harness.db.listStates({ listIds: ids });
+  return states
+    .map(({ listId, historyId }) => ({ label: listId, historyId }))
+    .toSorted((a, b) => (a.label < b.label ? -1 : 1));
+}
+
 describe("reads of indexes", () => {
   it("gives every field of one", async () => {
     const label = uuidOf(100);
@@ -49,16 +59,29 @@ describe("reads of indexes", () => {
   });
 
   it("filters by label and descriptor version, and names the relevant one of the served version", async () => {
-    const [a, b] = [uuidOf(100), uuidOf(101)];
-    const old = await api.publish({ label: a, revision: 1 });
-    const newest = await api.publish({ label: a, revision: 2 });
-    const next = await api.publish({ label: a, revision: 3, descriptorVersion: 2 });
-    const other = await api.publish({ label: b, revision: 1 });
+    const [a, b] = (await lists(2)) as [
+      { label: string; historyId: string },
+      { label: string; historyId: string },
+    ];
+    const old = await api.publish({ ...a, revision: 1 });
+    const newest = await api.publish({ ...a, revision: 2 });
+    const next = await api.publish({ ...a, revision: 3, descriptorVersion: 2 });
+    const other = await api.publish({ ...b, revision: 1 });
     expect(idsOf(await listed())).toEqual([next, newest, old, other]);
-    expect(await listed(`?label=${a.toUpperCase()}&descriptor_version=1`)).toMatchObject({ count: 2 });
+    expect(await listed(`?label=${a.label.toUpperCase()}&descriptor_version=1`)).toMatchObject({ count: 2 });
     expect(idsOf(await listed("?descriptor_version=2"))).toEqual([next]);
     expect(idsOf(await listed("/relevant"))).toEqual([newest, other]);
-    expect(idsOf(await listed(`/relevant?label=${b}`))).toEqual([other]);
+    expect(idsOf(await listed(`/relevant?label=${b.label}`))).toEqual([other]);
+  });
+
+  it("calls none relevant that is ahead of its list, of another history, or whose list is gone", async () => {
+    const [a] = (await lists(1)) as [{ label: string; historyId: string }];
+    await api.publish({ label: uuidOf(100), revision: 1 });
+    await api.publish({ label: a.label, historyId: uuidOf(2), revision: 5 });
+    await api.publish({ ...a, revision: 6 });
+    expect(await listed("/relevant")).toMatchObject({ count: 0, indexes: [] });
+    const fits = await api.publish({ ...a, revision: 4 });
+    expect(idsOf(await listed("/relevant"))).toEqual([fits]);
   });
 
   it("pages by label and age, while indexes appear and vanish", async () => {
@@ -77,9 +100,14 @@ describe("reads of indexes", () => {
     expect([second.count, idsOf(second)]).toEqual([5, [a1, a0, b1]]);
     const last = await listed(`?limit=3&cursor=${second.next_cursor}`);
     expect([idsOf(last), last.next_cursor]).toEqual([[c1], null]);
-    const relevant = await listed("/relevant?limit=2");
-    expect(relevant.count).toBe(3);
-    expect(idsOf(await listed(`/relevant?limit=2&cursor=${relevant.next_cursor}`))).toEqual([c1]);
+  });
+
+  it("pages relevant ones by label", async () => {
+    const published: string[] = [];
+    for (const list of await lists(3)) published.push(await api.publish({ ...list, revision: 5 }));
+    const first = await listed("/relevant?limit=2");
+    expect([first.count, idsOf(first)]).toEqual([3, published.slice(0, 2)]);
+    expect(idsOf(await listed(`/relevant?limit=2&cursor=${first.next_cursor}`))).toEqual(published.slice(2));
   });
 
   it.each([

@@ -1,4 +1,5 @@
 import { type IndexSummary, uuidSchema } from "@lim/contracts";
+import type { FacesDb } from "@lim/faces-db";
 import { type IndexStorage, newestOf, type PublishedIndex } from "@lim/index-storage";
 import { errorResponses } from "@lim/service-kit";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
@@ -8,6 +9,7 @@ import { cursorQuery, limitQuery, numberQuery, pageOf } from "./paging.ts";
 import { indexes, json } from "./schemas.ts";
 
 export interface IndexApiDeps {
+  db: FacesDb;
   storage: IndexStorage;
   descriptorVersion: number;
 }
@@ -117,7 +119,7 @@ export const indexRoutes =
         schema: {
           operationId: "getRelevantIndexes",
           description:
-            "The index of each list that matchers serve: the newest one of the served descriptor version.",
+            "The index of each list that matchers serve: the newest one of the served descriptor version that fits its list. Lists that are gone have none.",
           tags: indexTags,
           querystring: z.strictObject({
             label: labelQuery,
@@ -128,15 +130,25 @@ export const indexRoutes =
               what: "indexes in one answer",
             }),
           }),
-          response: { 200: json("Indexes", indexes), ...errorResponses("bad_input", "storage_unavailable") },
+          response: {
+            200: json("Indexes", indexes),
+            ...errorResponses("bad_input", "postgres_unavailable", "storage_unavailable"),
+          },
         },
       },
       async (request) => {
         const found = await listedOf(deps.storage, request.query.label, request.signal);
-        const relevant = [...Map.groupBy(found, ({ label }) => label)].flatMap(
-          ([label, ofLabel]) =>
-            newestOf({ indexes: ofLabel, refused: [] }, label, deps.descriptorVersion) ?? [],
-        );
+        const byLabel = Map.groupBy(found, ({ label }) => label);
+        // After a restored backup the newest index may not fit its list any more: matchers serve an older one then.
+        const states = await deps.db.listStates({ listIds: [...byLabel.keys()], signal: request.signal });
+        const lists = new Map(states.map((list) => [list.listId, list]));
+        const relevant = [...byLabel].flatMap(([label, ofLabel]) => {
+          const list = lists.get(label);
+          if (!list) return [];
+          const newest = newestOf({ indexes: ofLabel, refused: [] }, label, deps.descriptorVersion, list);
+          const fits = newest?.meta.history_id === list.historyId && newest.meta.revision <= list.revision;
+          return fits ? [newest] : [];
+        });
         return answer(relevant, request.query);
       },
     );

@@ -5,6 +5,7 @@ import { errorResponses } from "@lim/service-kit";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { managerLimits } from "../limits.ts";
+import { clientGone } from "./client-gone.ts";
 import { createTaskBody, json, task } from "./schemas.ts";
 import { type TaskApiDeps, taskTags } from "./tasks.ts";
 
@@ -60,7 +61,7 @@ export const taskCreationRoutes =
       async (request, reply) => {
         const { list_id: listId, mode, priority } = request.body;
         const key = request.headers[idempotencyHeader];
-        const [list] = await db.listStates({ listIds: [listId], signal: request.signal });
+        const [list] = await db.listStates({ listIds: [listId], signal: clientGone(reply) });
         if (!list) throw new LimError("list_not_found", `no list ${listId}`);
         const taskId = randomUUID();
         const result = await store.create({
