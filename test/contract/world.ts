@@ -83,15 +83,18 @@ async function publish(
 ): Promise<void> {
   const { listId, indexId, attempt, mode } = index;
   const params = { m: defaults.m, efConstruction: defaults.efConstruction };
-  const snapshot = await db.openSnapshot({ listId, descriptorVersion, dim });
-  const engine = await loadEngine(defaults.engine);
-  const keyed = createKeyedIndex(
-    await engine.create({ dim, capacity: Math.max(1, snapshot.faceCount), params }),
-  );
-  const staging = await storage.stage({ label: listId, indexId, attempt });
+  const closers: (() => Promise<unknown>)[] = [];
   try {
-    for await (const batch of snapshot.batches) await keyed.addNew(batch.faceIds, batch.vectors);
+    // An id that was removed is refused here, before anything else is open.
+    const staging = await storage.stage({ label: listId, indexId, attempt });
+    closers.push(() => staging.discard());
+    const snapshot = await db.openSnapshot({ listId, descriptorVersion, dim });
+    closers.push(() => snapshot.close());
     if (snapshot.faceCount === 0) throw new LimError("empty_list", `list ${listId} has no face`);
+    const engine = await loadEngine(defaults.engine);
+    const keyed = createKeyedIndex(await engine.create({ dim, capacity: snapshot.faceCount, params }));
+    closers.push(() => keyed.close());
+    for await (const batch of snapshot.batches) await keyed.addNew(batch.faceIds, batch.vectors);
     const content = {
       label: listId,
       historyId: snapshot.historyId,
@@ -105,9 +108,7 @@ async function publish(
     };
     await staging.publish(keyed, content, { phases: {} });
   } finally {
-    await keyed.close();
-    await snapshot.close();
-    await staging.discard();
+    for (const close of closers.toReversed()) await close().catch(() => undefined);
   }
 }
 
