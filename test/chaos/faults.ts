@@ -36,6 +36,8 @@ const takeoverLimitMs = 60_000;
 const pollMs = 10;
 /** How long a woken master is watched beside its successor. */
 const wakeWatchMs = 400;
+/** Lines of a manager that did not end as it should. */
+const quotedLines = 30;
 const calmMs = { least: 100, most: 900 } as const;
 
 export function chooseKind(number: number, chances: Chances, plan: FaultPlan): FaultKind {
@@ -69,8 +71,11 @@ export async function failOver(deps: FaultDeps, kind: FaultKind): Promise<FailOv
   master.service.process.kill(kind);
   const { takeoverMs, epoch } = await anotherLeads(deps, master, atMs);
   const ended = await master.service.process.exited;
-  if (kind === "SIGTERM" && ended !== 0)
-    deps.ledger.violation(`a master that was told to end ended with ${ended}`);
+  if (kind === "SIGTERM" && ended !== 0) {
+    const { name, process } = master.service;
+    const lastLines = process.lines.slice(-quotedLines).join("\n");
+    deps.ledger.violation(`${name} was told to end and ended with ${ended}; its last lines:\n${lastLines}`);
+  }
   fleet.drop(master);
   fleet.add();
   return { kind, takeoverMs, epoch };
