@@ -206,7 +206,7 @@ export const settingsShape = {
     env: "LIM_DELETED_LIST_GRACE_S",
     schema: wholeNumber(0, 31_536_000)
       .default(3_600)
-      .describe("How long indexes of a deleted list stay, as seen by one master"),
+      .describe("How long indexes of a deleted list stay after it was first missed (remembered in Redis)"),
   },
 };
 
