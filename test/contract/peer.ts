@@ -35,7 +35,8 @@ export async function startPeer(build: (request: BuildRequest) => Promise<void>)
     const { task_id, list_id, attempt } = request;
     const end_time = new Date().toISOString();
     const status = error ? ("error" as const) : ("success" as const);
-    const outcome = { task_id, list_id, attempt, status, error: error?.toBody() ?? null, end_time };
+    const end = { error: error?.toBody() ?? null, end_time, skipped: null };
+    const outcome = { task_id, list_id, attempt, status, ...end };
     outcomes = [outcome, ...outcomes].slice(0, maxReportedOutcomes);
     current = undefined;
   };
