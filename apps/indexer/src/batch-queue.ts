@@ -4,9 +4,9 @@ import type { DescriptorBatch } from "@lim/faces-db";
  * Hands batches from one reader to one inserter in order. The reader runs ahead as fast as it can until
  * `maxQueuedBytes` wait; only then does `push` wait too. Whoever fails calls `fail`, and the other is told.
  */
-export class BatchQueue {
+export class BatchQueue<Batch extends DescriptorBatch = DescriptorBatch> {
   readonly #maxQueuedBytes: number;
-  #batches: DescriptorBatch[] = [];
+  #batches: Batch[] = [];
   #queuedBytes = 0;
   #ended = false;
   #failure: { reason: unknown } | undefined;
@@ -21,7 +21,7 @@ export class BatchQueue {
   }
 
   /** Resolves once there was room. A batch larger than the whole limit passes when it is alone. */
-  async push(batch: DescriptorBatch): Promise<void> {
+  async push(batch: Batch): Promise<void> {
     const bytes = bytesOf(batch);
     while (this.#queuedBytes > 0 && this.#queuedBytes + bytes > this.#maxQueuedBytes) await this.#change();
     this.#throwIfFailed();
@@ -43,7 +43,7 @@ export class BatchQueue {
   }
 
   /** Next batch, or undefined once the reader has ended and all were taken. */
-  async take(): Promise<DescriptorBatch | undefined> {
+  async take(): Promise<Batch | undefined> {
     while (this.#batches.length === 0 && !this.#ended && !this.#failure) await this.#change();
     this.#throwIfFailed();
     const batch = this.#batches.shift();

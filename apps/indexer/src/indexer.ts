@@ -138,5 +138,6 @@ function toOutcome(request: BuildRequest, end: BuildEnd, endTime: Date): BuildOu
     status: body ? "error" : "success",
     error: body ? { ...body, detail: body.detail.slice(0, limits.maxErrorDetailChars) } : null,
     end_time: endTime.toISOString(),
+    skipped: end.report?.skipped ?? null,
   };
 }
