@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { type EngineName, type ErrorName, isLimError, LimError } from "@lim/contracts";
 import { Command, Option } from "commander";
+import { addCheckCommand } from "./commands/check.ts";
 import { runImport } from "./commands/import.ts";
 import { runMatch } from "./commands/match.ts";
 import { runUp } from "./commands/up.ts";
@@ -65,7 +66,7 @@ const program = new Command("lim")
     "after",
     "\nEnvironment: REDIS_URL, DATABASE_URL, LIM_MANAGER_URL, LIM_API_TOKEN (of the managers, where they ask for one)," +
       "\n  LIM_DESCRIPTOR_DIM (512), LIM_DESCRIPTOR_VERSION (1)," +
-      `\n  LIM_ENGINE (${settings.engine}), LIM_STORAGE_ROOT and LIM_HOME (for lim up).\nExit codes: 0 done, 1 failed, 2 wrong use, settings or token, 3 imported with bad rows, 130 interrupted.`,
+      `\n  LIM_ENGINE (${settings.engine}), LIM_STORAGE_ROOT (lim up, lim check) and LIM_HOME (for lim up).\nExit codes: 0 done, 1 failed, 2 wrong use, settings or token, 3 imported with bad rows or could not be checked, 130 interrupted.`,
   );
 
 program
@@ -177,5 +178,6 @@ program
   );
 
 addManagerCommands(program, { settings, act: action });
+addCheckCommand(program, { settings, act: action });
 
 await program.parseAsync();

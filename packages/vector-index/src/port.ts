@@ -36,6 +36,19 @@ export interface EngineFiles {
   vectors?: string;
 }
 
+/** What a walk over an engine's graph found. Counts are of live positions. */
+export interface GraphInspection {
+  /** Those that links lead to from where a search begins. */
+  reachable: number;
+  /** Those that no search by the graph can find. */
+  unreachable: number;
+  links: number;
+  /** Links that lead nowhere, to their own vector, or twice to the same: none in a sound graph. */
+  badLinks: number;
+  /** The first few things that must not be. */
+  problems: string[];
+}
+
 /**
  * Approximate index over unit vectors at positions that the caller names. All work runs off the caller's thread.
  * Changes of one index are carried out one after another, in call order. Searches and reads run between or beside
@@ -86,6 +99,8 @@ export interface VectorIndex {
   search(queries: Float32Array, options: Cancellable & { k: number; ef: number }): Promise<SearchResults>;
   /** Vectors as the engine holds them, n × dim, of unit norm. For verification and sampled recall. */
   read(positions: Uint32Array, options?: Cancellable): Promise<Float32Array>;
+  /** Walks the whole graph, off the caller's thread. Absent where an engine does not tell. */
+  inspect?(options?: Cancellable): Promise<GraphInspection>;
   /**
    * Writes the engine's files; resolves when their bytes were written and are whole. Not durable: no fsync. Tells
    * whether there is a file of vectors.

@@ -5,6 +5,7 @@ import { vectorIndexLimits } from "../limits.ts";
 import type {
   Cancellable,
   EngineFiles,
+  GraphInspection,
   PlacedVectors,
   RerankKind,
   SearchResults,
@@ -163,6 +164,12 @@ export class PositionedHnsw implements VectorIndex {
     }
     if (this.parts.rerank === "float16" || this.parts.rerank === "off") normalise(out, dim);
     return out;
+  }
+
+  async inspect(options: Cancellable = {}): Promise<GraphInspection> {
+    const report = await this.inTurn(options, () => this.own.check(options));
+    const { live, unreachable, links, badLinks, problems } = report;
+    return { reachable: live - unreachable, unreachable, links, badLinks, problems };
   }
 
   async save(files: Required<EngineFiles>, options: Cancellable = {}): Promise<{ vectors: boolean }> {
