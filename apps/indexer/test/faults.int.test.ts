@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import {
   buildRequest,
   createList,
+  expectNothingOf,
   isAlive,
   type Stack,
   slowParams,
@@ -34,11 +35,6 @@ const start = async (env: Record<string, string> = {}) => {
 };
 const slow = (over = {}) => buildRequest(listId, { params: slowParams, ...over });
 
-async function expectNothingOf(request: { task_id: string }) {
-  expect(await stack.storage.find({ indexId: request.task_id })).toBeUndefined();
-  expect((await stagingOf(stack)).filter((name) => name.startsWith(request.task_id))).toEqual([]);
-}
-
 describe("a running build", () => {
   it("I3 I4 refuses others, stale masters and wrong stops, and is cancelled by the right one (26106)", async () => {
     const { post, refusal, reach, outcome, state, buildPid } = await start();
@@ -64,7 +60,7 @@ describe("a running build", () => {
     expect((await outcome(request)).error?.error_code).toBe(26106);
     expect((await state()).state).toBe("idle");
     expect(isAlive(pid)).toBe(false);
-    await expectNothingOf(request);
+    await expectNothingOf(stack, request);
   });
 
   it("I2 that is killed ends as 26104 with the signal; the service goes on and the next attempt succeeds", async () => {
@@ -78,7 +74,7 @@ describe("a running build", () => {
       error_code: 26104,
       detail: expect.stringMatching(/SIGKILL.*phase build/),
     });
-    await expectNothingOf(request);
+    await expectNothingOf(stack, request);
     const retry = buildRequest(listId, { task_id: request.task_id, attempt: 2 });
     expect((await post("/index_list", retry)).status).toBe(202);
     expect((await outcome(retry)).error).toBeNull();
@@ -94,7 +90,7 @@ describe("a running build", () => {
       error_code: 26109,
       detail: expect.stringMatching(/2000 faces of 4096 dimensions need about \d+ MiB.*limit is 220 MiB/),
     });
-    await expectNothingOf(request);
+    await expectNothingOf(stack, request);
   });
 
   it("I10 is ended when its resident memory passes the limit (26109, with numbers)", async () => {
@@ -113,7 +109,7 @@ describe("a running build", () => {
       detail: expect.stringMatching(/resident memory of the build reached \d+ MiB, the limit is 20 MiB/),
     });
     expect((await state()).state).toBe("idle");
-    await expectNothingOf(request);
+    await expectNothingOf(stack, request);
     silent.close();
   });
 
@@ -124,7 +120,7 @@ describe("a running build", () => {
     await reach("build");
     await stack.storage.remove({ indexId: removed.task_id });
     expect((await outcome(removed)).error?.error_code).toBe(26106);
-    await expectNothingOf(removed);
+    await expectNothingOf(stack, removed);
 
     const shortLived = await createList(stack.db, 2000);
     const orphaned = buildRequest(shortLived, { params: { m: 32, ef_construction: 800 } });
@@ -132,7 +128,7 @@ describe("a running build", () => {
     await reach("build");
     await stack.db.deleteList({ listId: shortLived });
     expect((await outcome(orphaned)).error?.error_code).toBe(26102);
-    await expectNothingOf(orphaned);
+    await expectNothingOf(stack, orphaned);
   });
 
   it("I2 does not outlive its service: nobody would hear of it", async () => {
@@ -144,7 +140,7 @@ describe("a running build", () => {
     service.kill("SIGKILL");
     await service.exited;
     await eventually("the build's end", () => (isAlive(pid) ? undefined : true), { timeoutMs: 10_000 });
-    await expectNothingOf(request);
+    await expectNothingOf(stack, request);
   });
 });
 
@@ -172,7 +168,7 @@ describe("shutdown", () => {
     expect(await service.exited).toBe(0);
     expect(isAlive(pid)).toBe(false);
     await service.waitForLine(/"error_code":26106/, { timeoutMs: 1000 });
-    await expectNothingOf(request);
+    await expectNothingOf(stack, request);
   });
 
   it("I9 is registered while it runs, again after Redis forgot it, and no longer once it stops", async () => {

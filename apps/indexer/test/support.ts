@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -22,6 +22,7 @@ import {
   startProcess,
   startTestRedis,
 } from "@lim/testkit";
+import { expect } from "vitest";
 
 export const dim = 64;
 const script = fileURLToPath(new URL("../dist/main.js", import.meta.url));
@@ -33,6 +34,8 @@ export interface Stack {
   db: FacesDb;
   root: string;
   storage: IndexStorage;
+  /** A folder beside the storage. */
+  scratch: string;
   /** It comes back empty, on the same port. */
   restartRedis(): Promise<void>;
   close(): Promise<void>;
@@ -40,7 +43,9 @@ export interface Stack {
 
 /** Redis, a database and a storage folder for one test file. */
 export async function startStack(): Promise<Stack> {
-  const root = await mkdtemp(join(tmpdir(), "lim-indexer-test-"));
+  const scratch = await mkdtemp(join(tmpdir(), "lim-indexer-test-"));
+  const root = join(scratch, "storage");
+  await mkdir(root);
   const [redis, database] = await Promise.all([startTestRedis(), createTestDatabase()]);
   return {
     redisUrl: redis.url,
@@ -48,10 +53,11 @@ export async function startStack(): Promise<Stack> {
     db: database.db,
     root,
     storage: await openIndexStorage({ root }),
+    scratch,
     restartRedis: () => redis.restart(),
     async close() {
       await Promise.allSettled([redis.stop(), database.drop()]);
-      await rm(root, { recursive: true, force: true });
+      await rm(scratch, { recursive: true, force: true });
     },
   };
 }
@@ -173,6 +179,27 @@ export async function putPersons(
     descriptorVersion: 1,
     faces: people.map((person) => ({ faceId: faceOf(listId, person), vector: vectorOf(person, image) })),
   });
+}
+
+/** Nobody sees an index of the task, and none of its files waits in the staging. */
+export async function expectNothingOf(stack: Stack, request: { task_id: string }): Promise<void> {
+  expect(await stack.storage.find({ indexId: request.task_id })).toBeUndefined();
+  expect((await stagingOf(stack)).filter((name) => name.startsWith(request.task_id))).toEqual([]);
+}
+
+/** The next attempt of a task that failed, at once and with small parameters, publishes `count` faces. */
+export async function expectNextAttempt(
+  stack: Stack,
+  indexer: TestIndexer,
+  failed: BuildRequest,
+  count: number,
+): Promise<void> {
+  const retry = buildRequest(failed.list_id, { task_id: failed.task_id, attempt: failed.attempt + 1 });
+  expect(await indexer.post("/index_list", retry)).toMatchObject({ status: 202 });
+  expect((await indexer.outcome(retry)).error).toBeNull();
+  const meta = await stack.storage.verify({ label: failed.list_id, indexId: failed.task_id });
+  expect(meta.count).toBe(count);
+  expect(await stagingOf(stack)).toEqual([]);
 }
 
 /** Folders of unfinished attempts. */
