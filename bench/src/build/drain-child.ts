@@ -1,0 +1,64 @@
+// Process that reads snapshots as an indexer's build process does, and only counts.
+import { openFacesDb } from "@lim/faces-db";
+import { serveEngine } from "../engine/rpc.ts";
+import { drainName, type SnapshotArgs } from "./lists.ts";
+
+export interface DrainFigures {
+  rows: number;
+  /** From opening to the end of the transaction. */
+  seconds: number;
+}
+
+export interface DrainOperations {
+  [name: string]: (args: never) => Promise<unknown>;
+  /** One snapshot from first to last row. */
+  drain(args: SnapshotArgs): Promise<DrainFigures>;
+  /** One snapshot after the other, the last one broken off when the time is over. */
+  drainFor(args: SnapshotArgs & { durationMs: number }): Promise<DrainFigures & { snapshots: number }>;
+  /** A snapshot that is open and, but for its first batch, not read meanwhile. */
+  holdFor(args: SnapshotArgs & { durationMs: number }): Promise<void>;
+}
+
+let db: ReturnType<typeof openFacesDb> | undefined;
+
+function databaseOf(url: string) {
+  db ??= openFacesDb({ connectionString: url, maxConnections: 1, applicationName: drainName });
+  return db;
+}
+
+async function drain({ databaseUrl, ...options }: SnapshotArgs, untilMs = Infinity): Promise<DrainFigures> {
+  const startedMs = performance.now();
+  const snapshot = await databaseOf(databaseUrl).openSnapshot(options);
+  let rows = 0;
+  try {
+    for await (const batch of snapshot.batches) {
+      rows += batch.count;
+      if (performance.now() > untilMs) break;
+    }
+  } finally {
+    await snapshot.close();
+  }
+  return { rows, seconds: (performance.now() - startedMs) / 1000 };
+}
+
+serveEngine({
+  drain: (args) => drain(args),
+  async drainFor({ durationMs, ...args }) {
+    const startedMs = performance.now();
+    let rows = 0;
+    let snapshots = 0;
+    while (performance.now() - startedMs < durationMs) {
+      rows += (await drain(args, startedMs + durationMs)).rows;
+      snapshots++;
+    }
+    return { rows, snapshots, seconds: (performance.now() - startedMs) / 1000 };
+  },
+  async holdFor({ databaseUrl, durationMs, ...options }) {
+    const snapshot = await databaseOf(databaseUrl).openSnapshot(options);
+    for await (const _ of snapshot.batches) {
+      await new Promise((resolve) => setTimeout(resolve, durationMs));
+      break;
+    }
+    await snapshot.close();
+  },
+} satisfies DrainOperations);
