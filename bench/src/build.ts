@@ -59,7 +59,8 @@ function printHead({ machine, options }: Report & { machine: ReturnType<typeof d
   );
   console.log(
     `${options.sizes.join(", ")} faces × ${options.dim}, M ${options.m}, efConstruction ` +
-      `${options.efConstruction}, seed ${options.seed}; medians, in brackets least to most of the rounds`,
+      `${options.efConstruction}, seed ${options.seed}; bare engine gets ${options.bareBatch} rows at ` +
+      "once; medians, in brackets least to most of the rounds",
   );
 }
 
@@ -156,7 +157,10 @@ async function measure(
 async function main(options: Options): Promise<void> {
   const stopped = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const)
-    process.once(signal, () => stopped.abort(new Error(`stopped by ${signal}, cleaning up`)));
+    process.once(signal, () => {
+      say(`${signal}: stops and cleans up`);
+      stopped.abort(new Error(`stopped by ${signal}`));
+    });
   const dir = await mkdtemp(join(tmpdir(), "lim-bench-build-"));
   const closers: (() => Promise<unknown>)[] = [];
   try {
@@ -165,7 +169,6 @@ async function main(options: Options): Promise<void> {
     if (Object.keys(report.failed).length > 0 || (options.strict && missed)) process.exitCode = 1;
   } catch (error) {
     if (!stopped.signal.aborted) throw error;
-    say(String(stopped.signal.reason));
     process.exitCode = 130;
   } finally {
     for (const close of closers.toReversed()) await close().catch((error) => say(`closing: ${error}`));

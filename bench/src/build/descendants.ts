@@ -2,6 +2,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 
 const sampleMs = 20;
+/** Linux tells times to programs in this unit, whatever the kernel's own. */
+const ticksPerS = 100;
 
 export interface ProcessMemory {
   residentBytes: number;
@@ -13,6 +15,8 @@ export interface ChildMemory extends ProcessMemory {
   pid: number;
   /** Its module's name. */
   name: string;
+  /** Processor time of all its threads. */
+  cpuSeconds: number;
   /** By performance.now(). */
   firstSeenMs: number;
   lastSeenMs: number;
@@ -44,6 +48,21 @@ export function parseStatus(status: string): ProcessMemory | undefined {
   const residentBytes = bytes("VmRSS");
   const peakBytes = bytes("VmHWM") ?? residentBytes;
   return residentBytes === undefined || peakBytes === undefined ? undefined : { residentBytes, peakBytes };
+}
+
+/** Of a /proc/<pid>/stat text: user and system time of all threads, in seconds. */
+export function parseCpuSeconds(stat: string): number {
+  // The name, in brackets, may hold spaces and brackets itself.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / ticksPerS;
+}
+
+function cpuSecondsOf(pid: number): number {
+  try {
+    return parseCpuSeconds(readFileSync(`/proc/${pid}/stat`, "latin1"));
+  } catch {
+    return 0;
+  }
 }
 
 /** Children of all threads of a process. */
@@ -86,6 +105,8 @@ export function watchChildren(pid: number): Watch {
         pid: child,
         ...memory,
         name: moduleOf(child) || known?.name || "",
+        // A process that is just ending tells none.
+        cpuSeconds: Math.max(cpuSecondsOf(child), known?.cpuSeconds ?? 0),
         firstSeenMs: known?.firstSeenMs ?? nowMs,
         lastSeenMs: nowMs,
       });

@@ -4,7 +4,7 @@ import { median, ratios, type Spread, spreadOf } from "../engine/figures.ts";
 import type { BareOperations, InsertFigures } from "./bare-child.ts";
 import { buildFigure, memoryFigure } from "./goals.ts";
 import { type BuildFigures, buildByIndexer, type RunningIndexer } from "./indexer.ts";
-import { type BenchList, smallFaces, snapshotBatchRows } from "./lists.ts";
+import { type BenchList, smallFaces } from "./lists.ts";
 import { type FixedFigures, memoryOfBuilds } from "./memory.ts";
 import { type PartResult, type Run, withProcess } from "./run.ts";
 import { memoryTable, phaseTable, speedTable } from "./tables.ts";
@@ -37,6 +37,8 @@ export interface SizeFigures {
   bareSeconds: number[];
   bareCpuSeconds: number[];
   buildSeconds: number[];
+  /** Processor time of both processes, which neighbours on the machine do not change much. */
+  buildCpuSeconds: number[];
   /** bare / whole build, round by round. */
   ratio: Spread | undefined;
   /** The same without what a build of a tiny list costs. */
@@ -84,7 +86,7 @@ function insertBare(run: Run, engine: EngineName, rows: number, name: string): P
       rows,
       m,
       efConstruction,
-      batchRows: snapshotBatchRows,
+      batchRows: run.options.bareBatch,
     }),
   );
 }
@@ -144,6 +146,7 @@ export async function measureBuilds(
     bareSeconds,
     bareCpuSeconds: rounds.map(({ bare }) => bare.cpuSeconds),
     buildSeconds: builds.map(({ seconds }) => seconds),
+    buildCpuSeconds: builds.map(({ children }) => children.reduce((sum, child) => sum + child.cpuSeconds, 0)),
     ratio,
     ratioWithoutFixed: ratioTo(({ seconds }) => seconds - fixedSeconds),
     ratioOfInsertion: ratioTo(({ meta }) => (meta.build.phases.build ?? Number.NaN) / 1000),
@@ -157,7 +160,7 @@ export async function measureBuilds(
   const where = `${engine}, ${faces.toLocaleString("en-US")} × ${run.options.dim}`;
   return {
     figures,
-    tables: [speedTable(where, figures), phaseTable(where, figures), memoryTable(where, memory)],
+    tables: [speedTable(where, figures), phaseTable(where, figures), ...memoryTable(where, memory)],
     goals: [...buildFigure(faces, where, ratio?.median), ...memoryFigure(faces, where, memory?.judged)],
   };
 }

@@ -18,6 +18,7 @@ Faces in Postgres to a published index through a real indexer, against the bare 
   --engines E,E         of ${engineNameSchema.options.join(",")} (default both)
   --rounds N            bare engine and indexer in turn, N times; figures are medians (default 3)
   --hnswlib-rounds N    the same for hnswlib, which inserts on one thread (default as --rounds)
+  --bare-batch N        rows that the bare engine gets at once (default 20000; an indexer reads them as they come)
   --quick               2,000 and 5,000 faces, one round, short windows: shows that it works, its figures mean little
   --strict              exit code 1 where a goal is missed; without it only where something was not measured
   --dim N               (default ${defaults.descriptorDim})
@@ -38,6 +39,7 @@ export interface Options {
   sizes: number[];
   engines: EngineName[];
   rounds: Record<EngineName, number>;
+  bareBatch: number;
   quick: boolean;
   strict: boolean;
   dim: number;
@@ -59,6 +61,7 @@ const flags = {
   engines: { type: "string", default: engineNameSchema.options.join(",") },
   rounds: { type: "string" },
   "hnswlib-rounds": { type: "string" },
+  "bare-batch": { type: "string", default: "20000" },
   quick: { type: "boolean", default: false },
   strict: { type: "boolean", default: false },
   dim: { type: "string", default: String(defaults.descriptorDim) },
@@ -109,6 +112,7 @@ export function readOptions(args: string[]): Options | undefined {
       hnsw: rounds,
       hnswlib: wholeNumber("hnswlib-rounds", values["hnswlib-rounds"] ?? String(rounds)),
     },
+    bareBatch: wholeNumber("bare-batch", values["bare-batch"]),
     quick,
     strict,
     dim,

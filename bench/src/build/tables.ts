@@ -34,6 +34,8 @@ export function speedTable(where: string, figures: SizeFigures): Table {
       ["bare engine, descriptors/s", perS(figures.bareSeconds)],
       ["  processors that it kept busy", threads.toFixed(2)],
       ["Postgres to published, descriptors/s", perS(figures.buildSeconds)],
+      ["  processor time, s: bare engine", median(figures.bareCpuSeconds).toFixed(2)],
+      ["  processor time, s: the indexer's processes", median(figures.buildCpuSeconds).toFixed(2)],
       ["ratio", ratioText(figures.ratio)],
       ["ratio without the fixed costs", ratioText(figures.ratioWithoutFixed)],
       ["ratio of the insertion alone", ratioText(figures.ratioOfInsertion)],
@@ -58,9 +60,9 @@ export function phaseTable(where: string, { phasesMs, fixedPhasesMs }: SizeFigur
   };
 }
 
-export function memoryTable(where: string, memory: MemoryFigures | undefined): Table {
-  const title = `Memory of ${where}, MiB; ratios to vectors + graph`;
-  if (!memory) return { title, head: ["not measured: the system does not tell"], rows: [] };
+export function memoryTable(where: string, memory: MemoryFigures | undefined): Table[] {
+  const title = `Memory of ${where}, MiB; ratios are to vectors + graph`;
+  if (!memory) return [{ title, head: ["not measured: the system does not tell"], rows: [] }];
   const { footprint, stages } = memory;
   const stageRow = (name: Stage) => {
     const { peakBytes, idle, smallPeakBytes, aboveEmpty, aboveWaiting, aboveSmall } = stages[name];
@@ -75,24 +77,32 @@ export function memoryTable(where: string, memory: MemoryFigures | undefined): T
       aboveSmall.toFixed(3),
     ];
   };
-  return {
-    title,
-    head: ["", "peak", "idle: engine empty", "ratio", "idle: waiting", "ratio", "tiny build's", "ratio"],
-    rows: [
-      stageRow("build"),
-      stageRow("publish"),
-      ["both together", mebibytes(memory.togetherBytes), "", memory.togetherAboveEmpty.toFixed(3)],
-      [`vectors + graph: ${footprint.formula}`],
-      [
-        `  = ${footprint.vectorBytes} + ${footprint.graphBytes.toFixed(1)} bytes a face`,
-        mebibytes(memory.vectorsAndGraphBytes),
+  const together = [
+    "both at once",
+    mebibytes(memory.togetherBytes),
+    "",
+    memory.togetherAboveEmpty.toFixed(3),
+  ];
+  const { vectorBytes, graphBytes, besidesBytes, formula } = footprint;
+  const sum = `${vectorBytes} + ${graphBytes.toFixed(1)}`;
+  return [
+    {
+      title,
+      head: ["", "peak", "idle, empty engine", "ratio", "idle, waiting", "ratio", "tiny build", "ratio"],
+      rows: [stageRow("build"), stageRow("publish"), together],
+    },
+    {
+      title: `Vectors + graph of a face: ${formula}`,
+      head: ["", "bytes a face", "MiB", "ratio of the peak"],
+      rows: [
+        ["vectors + graph", sum, mebibytes(memory.vectorsAndGraphBytes), memory.judged.toFixed(3)],
+        [
+          "with all that the engine holds",
+          `${sum} + ${besidesBytes}`,
+          mebibytes(memory.engineBytes),
+          memory.judgedToEngine.toFixed(3),
+        ],
       ],
-      [
-        `  with the engine's other ${footprint.besidesBytes} bytes a face`,
-        mebibytes(memory.engineBytes),
-        "",
-        memory.judgedToEngine.toFixed(3),
-      ],
-    ],
-  };
+    },
+  ];
 }
