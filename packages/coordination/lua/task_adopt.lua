@@ -1,5 +1,6 @@
 -- Recreates the record of a build that an indexer reports and Redis lost (I9).
 -- KEYS 1 epoch  2 task:<id>  3 tasks  4 indexing  5 label_task:<label>  6 removed:<id>  7 tasks_of:<label>
+--      8 facts
 -- ARGV 1 epoch  2 task id  3 label  4 mode  5 attempt  6 indexer  7 start in microseconds  8 prefix of task keys
 -- Refused where the record exists or the label has another open task (wrong_status), and where the task was removed
 -- on purpose while it ran (unknown_task): its build is to be stopped, not kept.
@@ -20,6 +21,7 @@ redis.call('HSET', KEYS[2], 'task_id', ARGV[2], 'list_id', ARGV[3], 'status', 'i
   'create_us', digits(order), 'order', digits(order))
 redis.call('ZADD', KEYS[3], digits(order), ARGV[2])
 redis.call('ZADD', KEYS[7], digits(order), ARGV[2])
+note_facts(KEYS[3], KEYS[8], KEYS[2], ARGV[2])
 redis.call('SADD', KEYS[4], ARGV[2])
 redis.call('SET', KEYS[5], ARGV[2])
 return { 'ok' }

@@ -1,14 +1,14 @@
 -- Creates a pending task at the end of its priority, unless its label has an open one (I3).
--- KEYS 1 epoch  2 task:<id>  3 tasks  4 queue  5 label_task:<label>  6 tasks_of:<label>
---      7 idempotency:<hash of the key>, only where the caller gave one
+-- KEYS 1 epoch  2 task:<id>  3 tasks  4 queue  5 label_task:<label>  6 tasks_of:<label>  7 facts
+--      8 idempotency:<hash of the key>, only where the caller gave one
 -- ARGV 1 epoch, '' where the creator needs none  2 task id  3 label  4 mode  5 trigger  6 priority
 --      7 prefix of task keys  8 hash of what the idempotency key stands for  9 milliseconds that it is remembered
--- Reads the tasks that KEYS 5 and 7 point to (ARGV 7 .. id, same slot by its tag).
+-- Reads the tasks that KEYS 5 and 8 point to (ARGV 7 .. id, same slot by its tag).
 -- Reply: {'created' | 'replayed', field, value, …} | {'key_taken', id of its task} | {'conflict', id of the open task}
 --        | {'refused', reason}
 if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then return { 'refused', 'stale_epoch' } end
 -- Before the open task: that one may be what the first request with this key has created.
-local known = KEYS[7] and redis.call('GET', KEYS[7])
+local known = KEYS[8] and redis.call('GET', KEYS[8])
 if known then
   local id, stands_for = string.match(known, '^(%S+) (%S+)$')
   local fields = stands_for == ARGV[8] and redis.call('HGETALL', ARGV[7] .. id) or {}
@@ -32,7 +32,8 @@ redis.call('ZADD', KEYS[3], digits(order), ARGV[2])
 redis.call('ZADD', KEYS[6], digits(order), ARGV[2])
 redis.call('ZADD', KEYS[4], place_at_end(KEYS[4], ARGV[6]), ARGV[2])
 redis.call('SET', KEYS[5], ARGV[2])
-if KEYS[7] then redis.call('SET', KEYS[7], ARGV[2] .. ' ' .. ARGV[8], 'PX', ARGV[9]) end
+note_facts(KEYS[3], KEYS[7], KEYS[2], ARGV[2])
+if KEYS[8] then redis.call('SET', KEYS[8], ARGV[2] .. ' ' .. ARGV[8], 'PX', ARGV[9]) end
 local reply = redis.call('HGETALL', KEYS[2])
 table.insert(reply, 1, 'created')
 return reply

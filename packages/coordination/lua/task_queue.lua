@@ -4,7 +4,8 @@
 --      5 '1' to leave out those that wait for another attempt (by Redis' clock), '0' to take them along
 -- Reads the records (ARGV 1 .. id, same slot by its tag).
 -- Reply: {length of the whole queue; Redis' clock in microseconds; score that it came to, '' at the queue's end;
---         records looked at; of these waiting; ids without a record; tasks found}, each of these {score, field, value, …}
+--         records looked at; of these waiting; ids without a record; tasks found, packed}, each of these
+--         {field, value, …, 'queue_score', score}
 local budget, most = tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_us()
 local function score_of(id) return digits(tonumber(redis.call('ZSCORE', KEYS[1], id))) end
@@ -21,13 +22,15 @@ for _, id in ipairs(page) do
     if #fields == 0 then
       vanished[#vanished + 1] = id
     else
-      table.insert(fields, 1, score_of(id))
+      local score = score_of(id)
+      fields[#fields + 1] = 'queue_score'
+      fields[#fields + 1] = score
       found[#found + 1] = fields
       if #found == most then
-        reached = fields[1]
+        reached = score
         break
       end
     end
   end
 end
-return { redis.call('ZCARD', KEYS[1]), digits(now), reached, seen, waiting, vanished, found }
+return { redis.call('ZCARD', KEYS[1]), digits(now), reached, seen, waiting, vanished, packed(found) }

@@ -1,5 +1,5 @@
 -- Deletes records whatever their status, with their places in the queue and the listings, and their labels.
--- KEYS 1 tasks  2 queue  3 indexing  4 ended
+-- KEYS 1 tasks  2 queue  3 indexing  4 ended  5 facts
 -- ARGV 1 prefix of task keys  2 prefix of label keys  3 prefix of removal marks  4 prefix of tasks_of
 --      5 milliseconds that a mark lasts  6… task ids
 -- The keys made of the prefixes share the slot by their tag. A running task leaves a mark, so that what its indexer
@@ -19,6 +19,7 @@ for i = 6, #ARGV do
     redis.call('DEL', ARGV[1] .. id)
     found[#found + 1] = fields
   end
+  drop_facts(KEYS[1], KEYS[5], id)
   redis.call('ZREM', KEYS[1], id)
   redis.call('ZREM', KEYS[2], id)
   redis.call('SREM', KEYS[3], id)

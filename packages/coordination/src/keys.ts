@@ -38,6 +38,8 @@ export class Keys {
   readonly indexing: string;
   /** Sorted set of the ids of ended tasks by their end in microseconds. */
   readonly ended: string;
+  /** Sorted set of what filters compare of each task, by creation (task_guard.lua). */
+  readonly facts: string;
   readonly lastPlan: string;
   /** Hash of the labels whose list is missing to the millisecond since when. */
   readonly missingLists: string;
@@ -66,6 +68,7 @@ export class Keys {
     this.queue = `${tag}:queue`;
     this.indexing = `${tag}:indexing`;
     this.ended = `${tag}:ended`;
+    this.facts = `${tag}:facts`;
     this.missingLists = `${tag}:missing_lists`;
     this.lastPlan = `${tag}:last_plan`;
     this.taskPrefix = `${tag}:task:`;

@@ -10,8 +10,8 @@ import { recordOf, recordOfPairs, type TaskRecord } from "./task-record.ts";
 
 /** Records, ids or labels of one round trip. */
 export const chunkSize = 200;
-/** Records that one script compares with a filter: Redis serves nobody else meanwhile. */
-const recordsPerWalk = 1_000;
+/** Tasks that one script compares with a filter: Redis serves nobody else meanwhile. */
+const tasksPerWalk = 1_000;
 /** Pending tasks that one search for those that may be dispatched looks at. */
 const maxQueueSeen = 10_000;
 /** Ids of one answer of `expired`. */
@@ -24,13 +24,13 @@ const scripts = {
   find: loadScript(
     "task_find",
     (reply) => {
-      const [reached, vanished, found] = reply as [string, string[], unknown[][]];
-      return { reached, vanished, found: found.map(scored) };
+      const [reached, vanished, found] = reply as [string, string[], string];
+      return { reached, vanished, found: unpacked(found) };
     },
     guard,
     "task_filter",
   ),
-  pick: loadScript("task_pick", (reply) => reply as unknown[][], guard, "task_filter"),
+  pick: loadScript("task_pick", (reply) => unpacked(String(reply)), guard, "task_filter"),
   queue: loadScript(
     "task_queue",
     (reply) => {
@@ -41,9 +41,9 @@ const scripts = {
         number,
         number,
         string[],
-        unknown[][],
+        string,
       ];
-      return { count, nowUs: Number(nowUs), reached, seen, waiting, vanished, found: found.map(scored) };
+      return { count, nowUs: Number(nowUs), reached, seen, waiting, vanished, found: unpacked(found) };
     },
     guard,
   ),
@@ -51,18 +51,14 @@ const scripts = {
     const [ended, expired, taskIds, unlisted] = reply as [number, number, string[], number];
     return { found: { ended, expired, taskIds }, unlisted };
   }),
-  enlist: loadScript("task_enlist", Number),
-  forget: loadScript("task_forget", Number),
+  enlist: loadScript("task_enlist", Number, guard),
+  forget: loadScript("task_forget", Number, guard),
   openOfLabels: loadScript("task_open_of_labels", (reply) => reply as string[], guard),
 };
 
-/** A record with the score it was found at, in decimal digits. */
-interface Scored {
-  score: string;
-  pairs: readonly unknown[];
-}
-function scored([score, ...pairs]: unknown[]): Scored {
-  return { score: String(score), pairs };
+/** Fields and values of each record, as `packed` of task_guard.lua wrote them. */
+function unpacked(text: string): string[][] {
+  return JSON.parse(text) as string[][];
 }
 
 /** Whatever of the task store only reads, but for dropping ids whose record vanished. */
@@ -96,7 +92,7 @@ export class TaskQueries {
     const last = tasks.at(-1);
     return {
       tasks: tasks.map((one) => one.task),
-      nextCursor: found.length > options.limit && last ? cursorOf("task", last.score) : undefined,
+      nextCursor: found.length > options.limit && last ? cursorOf("task", String(last.order)) : undefined,
     };
   }
 
@@ -104,7 +100,7 @@ export class TaskQueries {
     options: Cancellable & { limit: number; cursor?: string },
   ): Promise<TaskPage & { count: number }> {
     const above = options.cursor === undefined ? undefined : scoreOfCursor("queue", options.cursor);
-    const found: FoundRecord[] = [];
+    const found: TaskRecord[] = [];
     let from = above === undefined ? "-inf" : `(${above}`;
     for (;;) {
       const most = Math.min(chunkSize, options.limit + 1 - found.length);
@@ -119,7 +115,7 @@ export class TaskQueries {
       return {
         count: part.count,
         tasks: page.map((one) => one.task),
-        nextCursor: found.length > options.limit && last ? cursorOf("queue", last.score) : undefined,
+        nextCursor: found.length > options.limit && last ? cursorOf("queue", last.queueScore) : undefined,
       };
     }
   }
@@ -127,7 +123,7 @@ export class TaskQueries {
   async ready(
     options: Cancellable & { limit: number },
   ): Promise<{ tasks: Task[]; queued: number; waiting: number; oldestWaitMs: number }> {
-    const found: FoundRecord[] = [];
+    const found: TaskRecord[] = [];
     let from = "-inf";
     let waiting = 0;
     let seen = 0;
@@ -178,11 +174,11 @@ export class TaskQueries {
   async expired(
     options: Cancellable & { keep: number; endedBeforeMs: number },
   ): Promise<{ ended: number; expired: number; taskIds: string[] }> {
-    const { tasks, queue, indexing, ended } = this.keys;
+    const { tasks, queue, indexing, ended, facts } = this.keys;
     const look = () =>
       this.run(
         scripts.expired,
-        [ended, tasks, queue, indexing],
+        [ended, tasks, queue, indexing, facts],
         [options.keep, options.endedBeforeMs * 1000, maxExpiredIds],
         options,
       );
@@ -190,6 +186,11 @@ export class TaskQueries {
     if (first.unlisted === 0) return first.found;
     await this.#enlistAll(options);
     return (await look()).found;
+  }
+
+  async isCurrent({ epoch }: { epoch: number }, options?: Cancellable): Promise<boolean> {
+    const stored = await guarded("read epoch", options?.signal, () => this.client.get(this.keys.epoch));
+    return stored === String(epoch);
   }
 
   async lastPlanMs(options?: Cancellable): Promise<number | undefined> {
@@ -231,10 +232,10 @@ export class TaskQueries {
     filter: TaskFilter,
     below: string | undefined,
     options: Cancellable,
-  ): Promise<FoundRecord[]> {
+  ): Promise<TaskRecord[]> {
     const { tasks, taskPrefix } = this.keys;
     const highest = below === undefined ? Number.POSITIVE_INFINITY : Number(below);
-    const found: FoundRecord[] = [];
+    const found: TaskRecord[] = [];
     for (const chunk of chunksOf([...new Set(ids)])) {
       const reply = await this.run(
         scripts.pick,
@@ -242,8 +243,7 @@ export class TaskQueries {
         [taskPrefix, ...filterArgs(filter), ...chunk],
         options,
       );
-      for (const record of this.#readable(reply.map((pairs) => ({ score: "", pairs }))))
-        if (record.order < highest) found.push({ ...record, score: String(record.order) });
+      for (const record of this.#readable(reply)) if (record.order < highest) found.push(record);
     }
     return found.sort((a, b) => b.order - a.order);
   }
@@ -254,19 +254,19 @@ export class TaskQueries {
     below: string | undefined,
     wanted: number,
     options: Cancellable,
-  ): Promise<FoundRecord[]> {
-    const { tasks, taskPrefix } = this.keys;
+  ): Promise<TaskRecord[]> {
+    const { tasks, facts, taskPrefix } = this.keys;
     const ofLabel = filter.listId === undefined ? undefined : this.keys.tasksOf(filter.listId);
     // A task's place in the order of creation is never below its time of creation; above it may be.
     const lowest = filter.createTime?.gteMs === undefined ? "-inf" : filter.createTime.gteMs * 1000;
-    const found: FoundRecord[] = [];
+    const found: TaskRecord[] = [];
     let highest = below === undefined ? "+inf" : `(${below}`;
     for (;;) {
       const most = Math.min(chunkSize, wanted - found.length);
       const part = await this.run(
         scripts.find,
-        [ofLabel ?? tasks],
-        [taskPrefix, highest, lowest, recordsPerWalk, most, ...filterArgs(filter)],
+        [tasks, facts, ...(ofLabel === undefined ? [] : [ofLabel])],
+        [taskPrefix, highest, lowest, tasksPerWalk, most, ...filterArgs(filter)],
         options,
       );
       await this.#forget(part.vanished, ofLabel, options);
@@ -279,12 +279,12 @@ export class TaskQueries {
   async #queuePart(
     input: { from: string; most: number; readyOnly: boolean },
     options: Cancellable,
-  ): Promise<ReturnType<typeof scripts.queue.parse> & { records: FoundRecord[] }> {
+  ): Promise<ReturnType<typeof scripts.queue.parse> & { records: TaskRecord[] }> {
     const { from, most, readyOnly } = input;
     const part = await this.run(
       scripts.queue,
       [this.keys.queue],
-      [this.keys.taskPrefix, from, readyOnly ? recordsPerWalk : most, most, readyOnly ? "1" : "0"],
+      [this.keys.taskPrefix, from, readyOnly ? tasksPerWalk : most, most, readyOnly ? "1" : "0"],
       options,
     );
     await this.#forget(part.vanished, undefined, options);
@@ -293,18 +293,22 @@ export class TaskQueries {
 
   /** What a version before `ended` and `tasks_of` left in Redis would else be kept for ever, and found by no list. */
   async #enlistAll({ signal }: Cancellable): Promise<void> {
-    const { tasks, ended, taskPrefix, tasksOfPrefix } = this.keys;
+    const { tasks, ended, facts, taskPrefix, tasksOfPrefix } = this.keys;
+    // Facts of tasks that such a version removed go as well; until all are there again, no look goes by them.
+    await guarded("drop the facts of tasks", signal, () => this.client.unlink(facts));
     const ids = await guarded("read all tasks", signal, () => this.client.zrange(tasks, 0, "-1"));
     for (const chunk of chunksOf(ids))
-      await this.run(scripts.enlist, [tasks, ended], [taskPrefix, tasksOfPrefix, ...chunk], { signal });
+      await this.run(scripts.enlist, [tasks, ended, facts], [taskPrefix, tasksOfPrefix, ...chunk], {
+        signal,
+      });
     this.#log?.info({ tasks: ids.length }, "tasks were entered into sets that missed some");
   }
 
-  #readable(found: readonly Scored[]): FoundRecord[] {
-    const records: FoundRecord[] = [];
-    for (const { score, pairs } of found) {
+  #readable(found: readonly (readonly string[])[]): TaskRecord[] {
+    const records: TaskRecord[] = [];
+    for (const pairs of found) {
       const record = recordOfPairs(pairs);
-      if (record) records.push({ ...record, score });
+      if (record) records.push(record);
       else this.#noteUnreadable(String(pairs[pairs.indexOf("task_id") + 1]));
     }
     return records;
@@ -347,13 +351,11 @@ export class TaskQueries {
     ofLabel: string | undefined,
     options: Cancellable | undefined,
   ): Promise<void> {
-    const { tasks, queue, indexing, ended, taskPrefix } = this.keys;
-    const keys = [tasks, queue, indexing, ended, ...(ofLabel === undefined ? [] : [ofLabel])];
+    const { tasks, queue, indexing, ended, facts, taskPrefix } = this.keys;
+    const keys = [tasks, queue, indexing, ended, facts, ...(ofLabel === undefined ? [] : [ofLabel])];
     for (const chunk of chunksOf(ids)) await this.run(scripts.forget, keys, [taskPrefix, ...chunk], options);
   }
 }
-
-type FoundRecord = TaskRecord & { score: string };
 
 /** As task_filter.lua reads it. */
 function filterArgs(filter: TaskFilter): (string | number)[] {

@@ -6,6 +6,8 @@ export interface TaskRecord {
   order: number;
   /** Of a pending task: since when, in microseconds. */
   pendingSinceUs: number;
+  /** Decimal digits; "" unless it was read in the queue. */
+  queueScore: string;
 }
 
 type TaskField =
@@ -26,7 +28,9 @@ type TaskField =
   | "pending_us"
   | "indexer"
   | "error"
-  | "progress";
+  | "progress"
+  /** Not stored: put beside the record by what reads the queue. */
+  | "queue_score";
 type TaskHash = { readonly [Field in TaskField]?: string };
 
 /** Reads a task's hash; undefined where it is missing or no task (a record must not break the list it stands in). */
@@ -50,7 +54,8 @@ export function recordOf(hash: TaskHash): TaskRecord | undefined {
   });
   const order = Number(hash.order);
   const pendingSinceUs = Number(hash.pending_us ?? hash.create_us);
-  return parsed.success && Number.isFinite(order) ? { task: parsed.data, order, pendingSinceUs } : undefined;
+  if (!parsed.success || !Number.isFinite(order)) return undefined;
+  return { task: parsed.data, order, pendingSinceUs, queueScore: hash.queue_score ?? "" };
 }
 
 /** Fields and values one after the other, as Lua returns a hash. */
@@ -81,6 +86,8 @@ function timeOf(microseconds: string | undefined): string | null {
 
 /** Null where it is not readable (another release may know other phases): a build is to be followed all the same. */
 function progressOf(text: string | undefined): unknown {
+  // A failed parse costs as much as a whole record.
+  if (text === undefined) return null;
   return progressSchema.safeParse(jsonOf(text)).data ?? null;
 }
 

@@ -77,7 +77,7 @@ export function createTaskStore(options: { redis: RedisConnection; keys: KeyName
 /** The changes; what only reads is in TaskQueries. */
 class RedisTaskStore extends TaskQueries implements TaskStore {
   create(...[task, options]: Parameters<TaskStore["create"]>): Promise<Created> {
-    const { epoch, tasks, queue, taskPrefix } = this.keys;
+    const { epoch, tasks, queue, facts, taskPrefix } = this.keys;
     const { taskId, listId, idempotency } = task;
     return this.run(
       scripts.create,
@@ -88,6 +88,7 @@ class RedisTaskStore extends TaskQueries implements TaskStore {
         queue,
         this.keys.labelTask(listId),
         this.keys.tasksOf(listId),
+        facts,
         ...(idempotency ? [this.keys.idempotency(idempotency.key)] : []),
       ],
       [
@@ -106,10 +107,10 @@ class RedisTaskStore extends TaskQueries implements TaskStore {
   }
 
   dispatch(...[input, options]: Parameters<TaskStore["dispatch"]>): Promise<Transition<{ attempt: number }>> {
-    const { epoch, queue, indexing } = this.keys;
+    const { epoch, queue, indexing, tasks, facts } = this.keys;
     return this.run(
       scripts.dispatch,
-      [epoch, this.keys.task(input.taskId), queue, indexing],
+      [epoch, this.keys.task(input.taskId), queue, indexing, tasks, facts],
       [input.epoch, input.taskId, input.indexer],
       options,
     );
@@ -128,10 +129,10 @@ class RedisTaskStore extends TaskQueries implements TaskStore {
   }
 
   async finish(...[input, options]: Parameters<TaskStore["finish"]>): Promise<Transition> {
-    const { epoch, indexing, ended, labelTaskPrefix } = this.keys;
+    const { epoch, indexing, ended, tasks, facts, labelTaskPrefix } = this.keys;
     return this.run(
       scripts.finish,
-      [epoch, this.keys.task(input.taskId), indexing, ended],
+      [epoch, this.keys.task(input.taskId), indexing, ended, tasks, facts],
       [
         input.epoch,
         input.attempt,
@@ -147,7 +148,7 @@ class RedisTaskStore extends TaskQueries implements TaskStore {
   requeue(
     ...[input, options]: Parameters<TaskStore["requeue"]>
   ): Promise<Transition<{ status: "pending" | "error" }>> {
-    const { epoch, queue, indexing, ended, labelTaskPrefix } = this.keys;
+    const { epoch, queue, indexing, ended, tasks, facts, labelTaskPrefix } = this.keys;
     const { reason } = input;
     const exhausted = new LimError(
       "attempts_exhausted",
@@ -155,7 +156,7 @@ class RedisTaskStore extends TaskQueries implements TaskStore {
     );
     return this.run(
       scripts.requeue,
-      [epoch, this.keys.task(input.taskId), queue, indexing, ended],
+      [epoch, this.keys.task(input.taskId), queue, indexing, ended, tasks, facts],
       [
         input.epoch,
         input.attempt,
@@ -170,7 +171,7 @@ class RedisTaskStore extends TaskQueries implements TaskStore {
   }
 
   async adopt(...[input, options]: Parameters<TaskStore["adopt"]>): Promise<Transition> {
-    const { epoch, tasks, indexing, taskPrefix } = this.keys;
+    const { epoch, tasks, indexing, facts, taskPrefix } = this.keys;
     const { taskId, listId } = input;
     return this.run(
       scripts.adopt,
@@ -182,6 +183,7 @@ class RedisTaskStore extends TaskQueries implements TaskStore {
         this.keys.labelTask(listId),
         this.keys.removed(taskId),
         this.keys.tasksOf(listId),
+        facts,
       ],
       [
         input.epoch,
@@ -198,13 +200,13 @@ class RedisTaskStore extends TaskQueries implements TaskStore {
   }
 
   async remove(taskIds: readonly string[], options?: Cancellable): Promise<Task[]> {
-    const { tasks, queue, indexing, ended } = this.keys;
+    const { tasks, queue, indexing, ended, facts } = this.keys;
     const { taskPrefix, labelTaskPrefix, removedPrefix, tasksOfPrefix } = this.keys;
     const removed: Task[] = [];
     for (const chunk of chunksOf([...new Set(taskIds)])) {
       const found = await this.run(
         scripts.remove,
-        [tasks, queue, indexing, ended],
+        [tasks, queue, indexing, ended, facts],
         [taskPrefix, labelTaskPrefix, removedPrefix, tasksOfPrefix, removedMarkTtlMs, ...chunk],
         options,
       );

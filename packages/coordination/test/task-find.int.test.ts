@@ -4,7 +4,8 @@ import fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { TaskFilter, TaskStore, TimeRange } from "../src/port.ts";
 import { type RedisFixture, startFixture } from "./support.ts";
-import { epoch, idsOf, type TaskBench, taskBench } from "./task-support.ts";
+import { expectFactsOfRecords, rewriteFacts } from "./task-facts.ts";
+import { epoch, idsOf, reason, type TaskBench, taskBench } from "./task-support.ts";
 
 let fixture: RedisFixture;
 let bench: TaskBench;
@@ -54,13 +55,20 @@ const indexers = ["http://10.0.0.1:5180", "http://10.0.0.10:5180"];
 const statuses: readonly TaskStatus[] = ["pending", "indexing", "success", "error"];
 const baseMs = 1_700_000_000_000;
 
-/** Tasks whose times were set to few milliseconds, so that bounds of ranges meet them exactly; newest first. */
+/**
+ * Tasks whose times were set to few milliseconds, so that bounds of ranges meet them exactly; newest first. The first
+ * list has few of them.
+ */
 async function manyTasks(): Promise<Task[]> {
   const { keys } = bench;
   for (let n = 0; n < 60; n++) {
     const status = statuses[n % 4] ?? "pending";
     const { task_id: id } = await bench.create();
-    const fields: Record<string, string> = { status, list_id: lists[n % 3] ?? "", indexer: "" };
+    const fields: Record<string, string> = {
+      status,
+      list_id: lists[n % 10 === 9 ? 0 : 1 + (n % 2)] ?? "",
+      indexer: "",
+    };
     const us = (ms: number) => String((baseMs + ms) * 1000 + (n % 2 === 0 ? 0 : n % 7));
     fields.create_us = us(n % 5);
     if (status === "pending") delete fields.indexer;
@@ -75,6 +83,7 @@ async function manyTasks(): Promise<Task[]> {
       id,
     );
   }
+  await rewriteFacts(fixture.raw, keys);
   return allOf({});
 }
 
@@ -100,24 +109,30 @@ const filters = (all: readonly Task[]) =>
   );
 
 describe("finding tasks", () => {
-  it("gives exactly what fits, newest first, whatever the filters and the size of the page", async () => {
-    const all = await manyTasks();
-    expect(all).toHaveLength(60);
-    await fc.assert(
-      fc.asyncProperty(filters(all), fc.integer({ min: 1, max: 30 }), async (filter, limit) => {
-        const pages = await pagesOf(filter, limit);
-        const expected = all.filter((task) => fits(task, filter));
-        expect(idsOf(pages.flat())).toEqual(idsOf(expected));
-        expect(pages).toHaveLength(Math.max(Math.ceil(expected.length / limit), 1));
-      }),
-      { numRuns: 300 },
-    );
-  });
+  it.each(["of all tasks", "of some tasks only"])(
+    `gives exactly what fits, newest first, whatever the filters and the size of the page, with facts %s`,
+    async (which) => {
+      const all = await manyTasks();
+      expect(all).toHaveLength(60);
+      const forgotten = "of some tasks only" === which ? 1 : 0;
+      expect(await fixture.raw.zremrangebyrank(bench.keys.facts, 30, 29 + forgotten)).toBe(forgotten);
+      await fc.assert(
+        fc.asyncProperty(filters(all), fc.integer({ min: 1, max: 30 }), async (filter, limit) => {
+          const pages = await pagesOf(filter, limit);
+          const expected = all.filter((task) => fits(task, filter));
+          expect(idsOf(pages.flat())).toEqual(idsOf(expected));
+          expect(pages).toHaveLength(Math.max(Math.ceil(expected.length / limit), 1));
+        }),
+        { numRuns: 300 },
+      );
+    },
+  );
 
   it("takes the first millisecond of a range in and its last out", async () => {
     const { task_id: id } = await bench.start();
     const us = String(baseMs * 1000);
     await fixture.raw.hset(bench.keys.task(id), "create_us", us, "start_us", us, "end_us", us);
+    await rewriteFacts(fixture.raw, bench.keys);
     for (const field of ["createTime", "startTime", "endTime"] as const) {
       const found = async (range: TimeRange) => (await allOf({ [field]: range })).length;
       expect(await found({ gteMs: baseMs })).toBe(1);
@@ -212,10 +227,41 @@ describe("finding tasks", () => {
     await fixture.raw.zadd(ended, 1, "ghost");
     await fixture.raw.zadd(ofList, 2, "other ghost");
     expect(idsOf(await allOf({}))).toEqual([kept.task_id]);
-    expect(idsOf(await allOf({ listId: kept.content.list_id }))).toEqual([kept.task_id]);
     expect(await fixture.raw.zrange(tasks, 0, "-1")).toEqual([kept.task_id]);
+    // Of a label with few of all tasks the records are read.
+    for (let n = 0; n < 8; n++) await bench.create();
+    expect(idsOf(await allOf({ listId: kept.content.list_id }))).toEqual([kept.task_id]);
     expect(await fixture.raw.exists(ended)).toBe(0);
     expect(await fixture.raw.zrange(ofList, 0, "-1")).toEqual([kept.task_id]);
+  });
+
+  it("forgets a task whose record vanished, with its facts, once it fits", async () => {
+    const [gone, kept] = [await bench.create(), await bench.create()];
+    await fixture.raw.del(bench.keys.task(gone.task_id));
+    expect(await allOf({ statuses: ["error"] })).toEqual([]);
+    expect(idsOf(await allOf({ statuses: ["pending"] }))).toEqual([kept.task_id]);
+    expect(await fixture.raw.zrange(bench.keys.tasks, 0, "-1")).toEqual([kept.task_id]);
+    await expectFactsOfRecords(fixture.raw, bench.keys);
+  });
+
+  it("passes over what is no task, whatever the filter, and still goes by facts", async () => {
+    const damaged = [];
+    for (const damage of [
+      { status: "paused" },
+      { list_id: "x".repeat(40) },
+      { indexer: "a b" },
+      { end_us: "9".repeat(19) },
+    ]) {
+      const task = await bench.start({});
+      damaged.push(task);
+      await fixture.raw.hset(bench.keys.task(task.task_id), damage);
+      await store.requeue({ taskId: task.task_id, attempt: 1, epoch, reason, maxAttempts: 9, delayMs: 0 });
+    }
+    const task = await bench.create();
+    const ranges = { createTime: { gteMs: 0 } };
+    expect(idsOf(await allOf({ statuses: [...statuses].slice(0, 3) }))).toContain(task.task_id);
+    expect(idsOf(await allOf(ranges))).toContain(task.task_id);
+    expect(await fixture.raw.zcard(bench.keys.facts)).toBe(damaged.length + 1);
   });
 
   it("does not take a record of a list that it does not belong to", async () => {

@@ -6,6 +6,7 @@ import type { KeyNames, Refusal, TaskFilter, TaskStore, Transition } from "../sr
 import { createTaskStore } from "../src/task-store.ts";
 import { freshKeyNames, type RedisFixture, startFixture } from "./support.ts";
 import { event, labels, type RawEvent, resolveEvent, type TaskEvent } from "./task-events.ts";
+import { expectFactsOfRecords } from "./task-facts.ts";
 import { type CreatedInModel, TaskModel } from "./task-model.ts";
 
 let fixture: RedisFixture;
@@ -222,7 +223,7 @@ class Run {
     const running = model.idsIn("indexing");
     const expected = [
       ...(model.epoch === undefined ? [] : [keys.epoch]),
-      ...(ids.length > 0 ? [keys.tasks] : []),
+      ...(ids.length > 0 ? [keys.tasks, keys.facts] : []),
       ...(model.queue.length > 0 ? [keys.queue] : []),
       ...(running.length > 0 ? [keys.indexing] : []),
       ...(ended.length > 0 ? [keys.ended] : []),
@@ -234,6 +235,7 @@ class Run {
     ];
     expect((await this.#storedKeys()).sort()).toEqual(expected.sort());
     expect(await fixture.raw.zrange(keys.tasks, 0, "-1", "REV")).toEqual(ids);
+    await expectFactsOfRecords(fixture.raw, keys);
     expect(await fixture.raw.zrange(keys.queue, 0, "-1")).toEqual(model.queue);
     expect((await fixture.raw.smembers(keys.indexing)).sort()).toEqual(running.sort());
     for (const label of used)
