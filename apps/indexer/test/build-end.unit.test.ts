@@ -5,6 +5,7 @@ import { parseResident } from "../src/memory.ts";
 import { estimateNeed, preflight } from "../src/preflight.ts";
 import { readSettings } from "../src/settings.ts";
 
+const noneSkipped = { wrong_length: 0, not_finite: 0, zero_norm: 0 };
 const limitBytes = 512 * 1024 * 1024;
 const end = (seen: Partial<Seen>) =>
   nameEnd({ progress: null, peakBytes: 0, stderr: "", ...seen }, limitBytes);
@@ -12,7 +13,7 @@ const killed = { code: null, signal: "SIGKILL" } as const;
 
 describe("the name of a build's end", () => {
   it("is success once it told that it published, however its process ended", () => {
-    const last = { type: "published", count: 1, revision: 1, sizeBytes: 1 } as const;
+    const last = { type: "published", count: 1, revision: 1, sizeBytes: 1, skipped: noneSkipped } as const;
     expect(end({ last, exit: killed, cancelled: true })).toMatchObject({ report: last, error: undefined });
   });
 

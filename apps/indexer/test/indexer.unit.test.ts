@@ -24,8 +24,9 @@ const request = (over: Partial<BuildRequest> = {}): BuildRequest => ({
   dim: 64,
   ...over,
 });
+const noneSkipped = { wrong_length: 0, not_finite: 0, zero_norm: 0 };
 const published: BuildEnd = {
-  report: { type: "published", count: 5, revision: 7, sizeBytes: 100 },
+  report: { type: "published", count: 5, revision: 7, sizeBytes: 100, skipped: noneSkipped },
   error: undefined,
   peakResidentBytes: 0,
 };
