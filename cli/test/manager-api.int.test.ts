@@ -24,6 +24,7 @@ const task: Task = {
   not_before: null,
   attempt: 1,
   progress: { phase: "build", done: 1, total: 10, rate_per_s: 1, eta_s: 9 },
+  skipped: null,
 };
 const ended: Task = { ...task, status: "success", end_time: "2026-11-21T10:01:00.000Z", progress: null };
 

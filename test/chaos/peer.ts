@@ -82,6 +82,7 @@ export async function startPeer(deps: {
       status: error ? ("error" as const) : ("success" as const),
       error: error?.toBody() ?? null,
       end_time: new Date().toISOString(),
+      skipped: null,
     };
     const outcomes = [outcome, ...state.outcomes].slice(0, maxReportedOutcomes);
     state = { ...idle(), boot_id: state.boot_id, outcomes };

@@ -1,4 +1,11 @@
-import { type BuildRequest, isLimError, LimError, limits, type Task } from "@lim/contracts";
+import {
+  type BuildRequest,
+  isLimError,
+  LimError,
+  limits,
+  type SkippedCounts,
+  type Task,
+} from "@lim/contracts";
 import type { Log, Refusal, TaskStore } from "@lim/coordination";
 import type { IndexStorage } from "@lim/index-storage";
 import type { IndexerClient } from "./indexer-client.ts";
@@ -17,6 +24,8 @@ export interface DispatchDeps {
   build: Pick<BuildRequest, "engine" | "params" | "descriptor_version" | "dim">;
   /** Pause before a second attempt; doubled for each further one, up to `limits.maxRetryBackoffMs`. */
   retryBackoffMs: number;
+  /** Redis' clock, by which tasks are created and started. */
+  nowMs: (signal: AbortSignal) => Promise<number>;
 }
 
 interface Leadership {
@@ -71,7 +80,7 @@ async function apply(context: Context, action: Action, running: Task | undefined
       return finish(context, action, running);
     case "requeue": {
       if (!(await requeue(context, action))) return;
-      if (running) noteBuild(context.metrics, running, "lost", new Date().toISOString());
+      if (running) noteBuild(context.metrics, running, "lost", await nowText(context));
       return;
     }
     case "adopt":
@@ -110,15 +119,28 @@ async function finish(
 ): Promise<void> {
   const { store, metrics, log, epoch, signal } = context;
   const { taskId, attempt, error, endTime } = action;
-  if (!judge(context, action, await store.finish({ taskId, attempt, epoch, error, endTime }, { signal })))
-    return;
+  const skipped = error ? action.skipped : await skippedOf(context, taskId);
+  const finished = await store.finish({ taskId, attempt, epoch, error, endTime, skipped }, { signal });
+  if (!judge(context, action, finished)) return;
   context.spared.delete(taskId);
   if (error) metrics.taskErrors.inc({ error_code: error.error_code });
   if (running) noteBuild(metrics, running, error ? "error" : "success", endTime);
   log.info({ task_id: taskId, attempt, error }, error ? "task failed" : "task succeeded");
 }
 
-/** The start is by Redis' clock, the end by the indexer's or this one's: where these differ a little, none is negative. */
+const nowText = async ({ nowMs, signal }: Context) => new Date(await nowMs(signal)).toISOString();
+
+/** What a published index left out; null where it is gone already or cannot be read: its task succeeded all the same. */
+async function skippedOf({ storage, signal }: Context, taskId: string): Promise<SkippedCounts | null> {
+  try {
+    return (await storage.find({ indexId: taskId, signal }))?.meta.build.skipped ?? null;
+  } catch (thrown) {
+    if (signal.aborted) throw thrown;
+    return null;
+  }
+}
+
+/** The start is by Redis' clock, the end maybe by the indexer's: where these differ a little, none is negative. */
 function noteBuild(
   metrics: ManagerMetrics,
   { mode, start_time }: Task,
@@ -202,10 +224,11 @@ async function dispatch(context: Context, action: Extract<Action, { kind: "dispa
   const { attempt } = recorded;
   // An attempt before, of an indexer that was given up, may have come to its end after all.
   if (attempt > 1 && (await isPublished(context, task, signal))) {
-    const endTime = new Date().toISOString();
-    return finish(context, { kind: "finish", taskId, attempt, error: null, endTime }, undefined);
+    const endTime = await nowText(context);
+    const done = { kind: "finish" as const, taskId, attempt, error: null, endTime, skipped: null };
+    return finish(context, done, undefined);
   }
-  const waitedMs = Date.now() - Date.parse(task.create_time);
+  const waitedMs = (await context.nowMs(signal)) - Date.parse(task.create_time);
   if (attempt === 1) metrics.queueWait.observe(Math.max(0, waitedMs) / 1000);
   const listId = task.content.list_id;
   const request = { task_id: taskId, list_id: listId, attempt, epoch, mode: task.mode, ...context.build };

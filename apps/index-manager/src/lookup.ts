@@ -72,7 +72,7 @@ async function observe(
     avoid: dispatcher.avoids(one.origin),
   }));
   signal.throwIfAborted();
-  // Records are read after the indexers were asked: what was removed meanwhile then bears its mark already.
+  // Records are read after the indexers were asked, so they are the newer word.
   const [indexing, ready] = await Promise.all([
     store.indexing({ signal }),
     store.ready({ signal, limit: managerLimits.queueWindow }),
@@ -95,7 +95,7 @@ async function observe(
     published,
     removed,
     silentLookups,
-    nowMs: Date.now(),
+    nowMs: await deps.nowMs(signal),
   };
 }
 
@@ -129,7 +129,7 @@ async function recordsOfOthers(
   const running = new Set(seen.indexing.map((task) => task.task_id));
   for (const taskId of new Set(reportedBuilds(seen.indexers).map((build) => build.taskId))) {
     if (running.has(taskId)) continue;
-    // Who removes a task leaves the mark first and takes the record second, so they are asked the other way round.
+    // Who removes a task takes the record first and marks second; in between Redis refuses the adoption (task_adopt.lua).
     const record = await store.get(taskId, { signal });
     if (record) records.set(taskId, record);
     else if (await storage.isMarkedRemoved({ indexId: taskId, signal })) seen.removed.add(taskId);

@@ -4,6 +4,7 @@ import {
   type IndexerState,
   LimError,
   type Progress,
+  type SkippedCounts,
   type Task,
 } from "@lim/contracts";
 
@@ -40,7 +41,15 @@ export interface Observed {
 
 export type Action =
   | { kind: "progress"; taskId: string; attempt: number; progress: Progress }
-  | { kind: "finish"; taskId: string; attempt: number; error: ErrorBody | null; endTime: string }
+  | {
+      kind: "finish";
+      taskId: string;
+      attempt: number;
+      error: ErrorBody | null;
+      endTime: string;
+      /** Of a success the index itself tells. */
+      skipped: SkippedCounts | null;
+    }
   | { kind: "requeue"; taskId: string; attempt: number; reason: ErrorBody; cause: RequeueCause }
   | {
       kind: "adopt";
@@ -179,13 +188,14 @@ function followTask(task: Task, observed: Observed): Action | undefined {
   const outcome = state && outcomeOf(task, state);
   // The storage has the last word, whatever became of the indexer that said so.
   if (observed.published.has(task.task_id))
-    return { kind: "finish", ...at, error: null, endTime: outcome?.end_time ?? now };
+    return { kind: "finish", ...at, error: null, endTime: outcome?.end_time ?? now, skipped: null };
   if (observed.removed.has(task.task_id))
     return {
       kind: "finish",
       ...at,
       error: errorBody("build_cancelled", "its index was removed"),
       endTime: now,
+      skipped: null,
     };
   if (outcome?.error) return afterFailure(at, outcome, outcome.error, state?.state === "draining");
   if (outcome)
@@ -220,7 +230,7 @@ function afterFailure(
   const shutDown = draining && error_code === cancelledCode;
   return transientCodes.has(error_code) || shutDown
     ? { kind: "requeue", ...at, reason: error, cause: shutDown ? "handed back" : "failed" }
-    : { kind: "finish", ...at, error, endTime: outcome.end_time };
+    : { kind: "finish", ...at, error, endTime: outcome.end_time, skipped: outcome.skipped };
 }
 
 /** Builds that no record in status indexing stands for: adopted where their record was lost, else stopped. */

@@ -147,7 +147,7 @@ export function createRetention(
       if (!found) return;
       warnOfDoubt(found);
       metrics.missingLists.set(found.missing.size);
-      await removeIndexes(deps, found.removals, signal);
+      if (!(await removeIndexes(deps, found.removals, leadership))) return;
       await forgetTasks(deps, signal);
       await trimDeadLetters(deps, signal);
       const feeds = nextFeeds(found.feeds, lastFeed, managerLimits.maxFeedsPerRetention);
@@ -158,18 +158,33 @@ export function createRetention(
   };
 }
 
+/**
+ * False where this master was replaced. The storage knows no epoch, so each removal asks again whether this master still
+ * leads and the label has no open task: a master that slept since it chose must not remove what a successor builds from.
+ */
 async function removeIndexes(
-  { storage, metrics, log }: RetentionDeps,
+  { store, storage, metrics, log }: RetentionDeps,
   removals: readonly Removal[],
-  signal: AbortSignal,
-): Promise<void> {
+  { epoch, signal }: { epoch: number; signal: AbortSignal },
+): Promise<boolean> {
   for (const { indexId, label, reason } of removals) {
-    if (signal.aborted) return;
+    if (signal.aborted) return false;
+    const [open, isCurrent] = await Promise.all([
+      store.openTasks([label], { signal }),
+      store.isCurrent({ epoch }, { signal }),
+    ]);
+    if (!isCurrent) {
+      metrics.refusals.inc({ transition: "remove_index", refusal: "stale_epoch" });
+      log.warn({ refusal: "stale_epoch" }, "another master has taken over, retention ends");
+      return false;
+    }
+    if (open.size > 0) continue;
     const { removed } = await storage.remove({ indexId, signal });
     if (!removed) continue;
     metrics.removedIndexes.inc({ reason });
     log.info({ index_id: indexId, label, reason }, "index removed by retention");
   }
+  return true;
 }
 
 async function forgetTasks(deps: RetentionDeps, signal: AbortSignal): Promise<void> {

@@ -56,6 +56,7 @@ export async function startLookup(
       metrics,
       log,
       retryBackoffMs,
+      nowMs: async () => Date.now(),
       registry: createIndexerRegistry({ redis }),
       client: createIndexerClient(log),
       staticOrigins: origins,

@@ -182,7 +182,11 @@ describe("a running task", () => {
     const { runner, indexer, taskId } = await running();
     await indexer.publishOnly();
     indexer.end(new LimError("build_crashed", "killed after the rename"));
-    expect(await runner.untilStatus(taskId, "success")).toMatchObject({ attempt: 1, error: null });
+    expect(await runner.untilStatus(taskId, "success")).toMatchObject({
+      attempt: 1,
+      error: null,
+      skipped: { wrong_length: 0, not_finite: 0, zero_norm: 0 },
+    });
   });
 
   it("I2: is tried again where its indexer claims a success that the storage does not know", async () => {
@@ -202,6 +206,7 @@ describe("a running task", () => {
       status: "error" as const,
       error: new LimError("empty_list", "old").toBody(),
       end_time: new Date().toISOString(),
+      skipped: null,
     };
     indexer.claim({ outcomes: [outcome] });
     for (let i = 0; i < 4; i++) await runner.once();

@@ -93,7 +93,11 @@ describe("one manager", () => {
     const { task_id: taskId } = await building(indexer);
     indexer.end(new LimError("out_of_memory", "needs more"));
     const task = await harness.untilStatus(manager, taskId, "error");
-    expect(task).toMatchObject({ attempt: 1, error: { error_code: 26109, detail: "needs more" } });
+    expect(task).toMatchObject({
+      attempt: 1,
+      error: { error_code: 26109, detail: "needs more" },
+      skipped: { wrong_length: 0, not_finite: 0, zero_norm: 7 },
+    });
   });
 
   it("I2: a success without an index in the storage is another attempt, not a success", async () => {

@@ -23,6 +23,7 @@ export const task = (change: Partial<Task> = {}): Task => ({
   not_before: null,
   attempt: 1,
   progress: null,
+  skipped: null,
   ...change,
 });
 
@@ -65,6 +66,7 @@ export const outcome = (error: LimError | null, attempt = 1) => ({
   status: error ? ("error" as const) : ("success" as const),
   error: error?.toBody() ?? null,
   end_time: endTime,
+  skipped: error ? { wrong_length: 1, not_finite: 2, zero_norm: 3 } : null,
 });
 
 export const at = (

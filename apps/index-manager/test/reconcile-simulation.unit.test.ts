@@ -73,6 +73,7 @@ function createWorld({ tasks, buildSteps }: Plan) {
       build: { engine: "hnsw", params: { m: 16, ef_construction: 200 }, descriptor_version: 1, dim: 8 },
       // In steps.
       retryBackoffMs: 2,
+      nowMs: async () => Date.now(),
       client: {
         build: async (origin, request) => at(origin)?.build(request) ?? never(),
         stop: async (origin, { task_id, attempt }) => at(origin)?.stop(task_id, attempt) ?? never(),

@@ -30,7 +30,14 @@ describe("reconcile: running tasks", () => {
   it("I2: believes a success only where the storage has the index", () => {
     const done = { indexers: [at(idle({ outcomes: [outcome(null)] }))], indexing: [task()] };
     expect(reconcile(observed({ ...done, published: new Set(["t1"]) }))).toEqual([
-      { kind: "finish", taskId: "t1", attempt: 1, error: null, endTime: "2026-11-21T10:05:00.000Z" },
+      {
+        kind: "finish",
+        taskId: "t1",
+        attempt: 1,
+        error: null,
+        endTime: "2026-11-21T10:05:00.000Z",
+        skipped: null,
+      },
     ]);
     expect(reconcile(observed(done))).toMatchObject([{ kind: "requeue", attempt: 1, cause: "lost" }]);
   });
@@ -48,6 +55,7 @@ describe("reconcile: running tasks", () => {
         attempt: 1,
         error: fatal.toBody(),
         endTime: "2026-11-21T10:05:00.000Z",
+        skipped: { wrong_length: 1, not_finite: 2, zero_norm: 3 },
       },
     ]);
     expect(withError(new LimError("postgres_unavailable", "away"))).toMatchObject([

@@ -105,6 +105,32 @@ describe("indexes", () => {
     expect(await support.deps.store.missingLists()).toEqual(new Map());
   });
 
+  it.each([
+    {
+      what: "a successor took over",
+      meanwhile: async () => void (await support.raw.set("{lim_manager_master}:epoch", support.epoch + 1)),
+    },
+    {
+      what: "the label got an open task",
+      meanwhile: async (listId: string) => {
+        await support.deps.store.create({ taskId: uuidOf(2), listId, mode: "update", trigger: "request" });
+      },
+    },
+  ])("I4: removes nothing that it chose before $what", async ({ meanwhile }) => {
+    const list = await support.list(5);
+    const ids = [1, 2, 3].map((revision) => support.place(list, revision));
+    const { storage } = support.deps;
+    let listings = 0;
+    // The second listing is the last look before it removes.
+    const listing: typeof storage.list = async (options) => {
+      if (++listings === 2) await meanwhile(list.listId);
+      return storage.list(options);
+    };
+    await retention({ storage: { ...storage, list: listing } }).once();
+    expect(listings).toBe(2);
+    expect(await stored()).toEqual(ids.toSorted());
+  });
+
   it("I4: a replaced master removes nothing at all", async () => {
     const [list] = [await support.list(5), await support.list(1)];
     const ids = [1, 2, 3].map((revision) => support.place(list, revision));

@@ -151,6 +151,7 @@ describe("a lookup of a replaced master", () => {
         log: { ...quiet(), warn: (_fields, message) => warned.push(message) },
         staticOrigins: [indexer.origin, other.origin],
         retryBackoffMs: 0,
+        nowMs: async () => Date.now(),
         build: {
           engine: defaults.engine,
           params: { m: 16, ef_construction: 200 },

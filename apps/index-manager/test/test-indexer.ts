@@ -139,6 +139,7 @@ function createPeer() {
       status: error ? ("error" as const) : ("success" as const),
       error: error?.toBody() ?? null,
       end_time: new Date().toISOString(),
+      skipped: error ? { wrong_length: 0, not_finite: 0, zero_norm: 7 } : null,
     };
     const { boot_id, outcomes } = state;
     const next = state.state === "draining" ? ("draining" as const) : ("idle" as const);

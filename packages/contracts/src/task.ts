@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { uuidSchema } from "./ids.ts";
-import { buildModeSchema, buildParamsSchema, engineNameSchema } from "./index-meta.ts";
+import { buildModeSchema, buildParamsSchema, engineNameSchema, skippedSchema } from "./index-meta.ts";
 import { limits } from "./limits.ts";
 
 export const errorBodySchema = z.object({
@@ -61,6 +61,8 @@ export const taskSchema = z.object({
   /** Dispatches so far: 0 while never dispatched. */
   attempt: z.int().nonnegative(),
   progress: progressSchema.nullable(),
+  /** Descriptors that its build left out, by reason; null until it ended, and where its indexer did not tell. */
+  skipped: skippedSchema.nullable().default(null),
 });
 export type Task = z.infer<typeof taskSchema>;
 
@@ -93,6 +95,8 @@ export const buildOutcomeSchema = z.object({
   status: z.enum(["success", "error"]),
   error: errorBodySchema.nullable(),
   end_time: timeSchema,
+  /** Descriptors left out, by reason; null where the build did not come to read its list. */
+  skipped: skippedSchema.nullable().default(null),
 });
 export type BuildOutcome = z.infer<typeof buildOutcomeSchema>;
 

@@ -33,6 +33,7 @@ const taskExample: z.input<typeof taskSchema> = {
   not_before: null,
   attempt: 1,
   progress: { phase: "build", done: 12_000, total: 20_000, rate_per_s: 950, eta_s: 8.4 },
+  skipped: null,
 };
 const pendingExample: z.input<typeof taskSchema> = {
   ...taskExample,

@@ -17,16 +17,24 @@ const parallelMarks = 16;
 type RemovalDeps = Pick<TaskApiDeps, "store" | "storage">;
 
 /**
- * Marks first, then removes the records: from the mark on no attempt can publish, and a build without a record is
- * stopped, not adopted. A task that ends in between is removed as well. Returns the tasks as they were.
+ * Removes the records first: that one step decides whether a task was over, so the index of one that had just succeeded
+ * stays. Those that were open are then marked: from the mark on no attempt can publish, and what had published in
+ * between is withdrawn. Until then the record's own mark in Redis keeps their builds from being adopted, so they are
+ * stopped whatever becomes of this process. Returns the tasks as they were.
  */
 async function removeTasks(
   { store, storage }: { store: TaskStore; storage: IndexStorage },
   found: readonly Task[],
 ): Promise<Task[]> {
-  const open = found.filter(({ status }) => status === "pending" || status === "indexing");
-  await mapBounded(open, parallelMarks, ({ task_id }) => storage.markRemoved({ indexId: task_id }));
-  return store.remove(found.map(({ task_id }) => task_id));
+  const isOpen = ({ status }: Task) => status === "pending" || status === "indexing";
+  const anOpenOne = found.find(isOpen);
+  // Where the storage is away nothing is removed: the marks could not follow.
+  if (anOpenOne) await storage.isMarkedRemoved({ indexId: anOpenOne.task_id });
+  const removed = await store.remove(found.map(({ task_id }) => task_id));
+  await mapBounded(removed.filter(isOpen), parallelMarks, ({ task_id }) =>
+    storage.markRemoved({ indexId: task_id }),
+  );
+  return removed;
 }
 
 async function removeMatching(
@@ -41,7 +49,7 @@ async function removeMatching(
   const { tasks, nextCursor } = await deps.store.find(filter, { limit, signal });
   const more = nextCursor !== undefined;
   if (dry_run) return { count: tasks.length, dry_run, tasks, more };
-  // Not given up when the caller goes: a mark without the removal would fail a build that nobody cancelled.
+  // Not given up when the caller goes: the marks must follow the removal.
   const removed = await removeTasks(deps, tasks);
   if (removed.length > 0)
     log.info({ tasks: removed.length, task_ids: removed.map((task) => task.task_id) }, "tasks removed");
