@@ -6,7 +6,7 @@ import { checkLimits } from "./limits.ts";
 import { Examples } from "./named.ts";
 
 export interface VectorPass {
-  index: VectorIndex;
+  index: Pick<VectorIndex, "dim" | "read">;
   /** Positions to read. */
   positions: Uint32Array;
   textOf: (position: number) => string;

@@ -13,6 +13,8 @@ export interface EngineTraits {
   /** As `VectorIndex.reusesPositions`. */
   reusesPositions: boolean;
   savesVectors: boolean;
+  /** Has `VectorIndex.inspect`. */
+  inspects: boolean;
   /** It is optional, and not installed: nothing to test. */
   isMissing: boolean;
 }
@@ -65,6 +67,20 @@ export function describeEngineContract(
       return index;
     };
 
+    it("tells how much of its graph can be reached, where it tells anything", async () => {
+      const { index } = await filled(300);
+      await index.remove(Uint32Array.of(5));
+      if (index.inspect === undefined) return expect(traits.inspects).toBe(false);
+      expect(traits.inspects).toBe(true);
+      const { links, ...found } = await index.inspect();
+      expect(found).toEqual({ reachable: 299, unreachable: 0, badLinks: 0, problems: [] });
+      expect(links).toBeGreaterThan(300);
+      await expect(index.inspect({ signal: AbortSignal.abort() })).rejects.toMatchObject({
+        errorName: "aborted",
+      });
+      await index.close();
+      await expect(index.inspect()).rejects.toMatchObject({ errorName: "aborted" });
+    });
     it("grows past its capacity and finds each vector", async () => {
       const index = await create(10);
       const vectors = unitVectors(300, dim, 2);

@@ -11,6 +11,7 @@ import { dotOf, range, row, unitVectors } from "./fixtures.ts";
 describeEngineContract("hnsw", () => loadEngine("hnsw"), {
   reusesPositions: true,
   savesVectors: true,
+  inspects: true,
   isMissing: false,
 });
 
@@ -36,6 +37,20 @@ async function saved(at: string, seed: number) {
 const expected = { dim, slots: n, removed: Uint32Array.of(7), params };
 
 describe("engine hnsw", () => {
+  it("counts vectors that no search by its graph can find: near copies make islands", async () => {
+    const adapter = await loadEngine("hnsw");
+    const copies = 100;
+    const centres = unitVectors(6, dim, 5);
+    const index = await adapter.create({ dim, capacity: 600, params: { m: 4, efConstruction: 40 } });
+    const vectors = new Float32Array(600 * dim);
+    for (let i = 0; i < 600; i++) vectors.set(row(centres, dim, Math.floor(i / copies)), i * dim);
+    await index.add(range(0, 600), vectors, { threads: 1 });
+    const { reachable, unreachable } = (await index.inspect?.()) ?? { reachable: 0, unreachable: 0 };
+    expect(reachable + unreachable).toBe(600);
+    expect(unreachable).toBeGreaterThan(10);
+    await index.close();
+  });
+
   it.each(rerankKinds)("re-ranks by vectors held as %s, loaded from one kind of file", async (rerank) => {
     const at = `rerank-${rerank}`;
     const vectors = await saved(at, 41);

@@ -15,6 +15,7 @@ if (isMissing) console.warn("hnswlib-node is not installed: the tests of engine 
 describeEngineContract("hnswlib", () => loadEngine("hnswlib"), {
   reusesPositions: false,
   savesVectors: false,
+  inspects: false,
   isMissing,
 });
 
