@@ -136,6 +136,21 @@ describe("a pause between attempts", () => {
     expect(await store.ready({ limit: 0 })).toMatchObject({ queued: 1_260, tasks: [] });
   });
 
+  it("of more tasks than one search looks at hides what is behind them until some are over", async () => {
+    const ids = Array.from({ length: 10_000 }, (_, n) => `waiting-${n}`);
+    const notBeforeUs = String((Date.now() + longDelayMs) * 1000);
+    const pipeline = fixture.raw.pipeline();
+    ids.forEach((id, n) => {
+      pipeline.hset(bench.keys.task(id), "not_before_us", notBeforeUs);
+      pipeline.zadd(bench.keys.queue, n, id);
+    });
+    await pipeline.exec();
+    const behind = await bench.create();
+    expect(await store.ready({ limit: 9 })).toMatchObject({ tasks: [], waiting: 10_000, queued: 10_001 });
+    await fixture.raw.zrem(bench.keys.queue, ids[5_000] ?? "");
+    expect(await store.ready({ limit: 9 })).toMatchObject({ tasks: [behind], waiting: 9_999 });
+  });
+
   it("does not count into how long others have waited, nor does the time before an attempt", async () => {
     expect(await store.ready({ limit: 5 })).toEqual({ tasks: [], queued: 0, waiting: 0, oldestWaitMs: 0 });
     const task = await bench.start();

@@ -5,6 +5,7 @@ import { createDeadLetters } from "../src/dead-letters.ts";
 import { fixedKeys } from "../src/keys.ts";
 import type { TaskStore } from "../src/port.ts";
 import { type RedisFixture, startFixture } from "./support.ts";
+import { expectFactsOfRecords } from "./task-facts.ts";
 import { epoch, idsOf, indexer, type TaskBench, taskBench } from "./task-support.ts";
 
 let fixture: RedisFixture;
@@ -124,6 +125,23 @@ describe("ended tasks past their retention", () => {
       expect(idsOf(tasks)).toEqual([task.task_id]);
     }
     expect(await fixture.raw.zrange(keys.tasks, 0, "-1")).toEqual(idsOf([old, running, pending]));
+  });
+
+  it("are looked for only once the facts are those of all tasks and of no other", async () => {
+    const { keys } = bench;
+    const [kept, unknown, removed] = [await bench.create(), await bench.start(), await bench.create()];
+    const taken = await fixture.raw.zrange(keys.facts, 1, "1");
+    await fixture.raw.zrem(keys.facts, taken[0] ?? "");
+    await store.expired({ keep: 0, endedBeforeMs: 0 });
+    await expectFactsOfRecords(fixture.raw, keys);
+    // As a version does that knows of no facts.
+    await fixture.raw.del(keys.task(removed.task_id));
+    await fixture.raw.zrem(keys.tasks, removed.task_id);
+    await fixture.raw.zrem(keys.queue, removed.task_id);
+    expect(idsOf((await store.find({ statuses: ["pending"] }, { limit: 5 })).tasks)).toEqual(idsOf([kept]));
+    await store.expired({ keep: 0, endedBeforeMs: 0 });
+    await expectFactsOfRecords(fixture.raw, keys);
+    expect(idsOf((await store.find({ indexer }, { limit: 5 })).tasks)).toEqual(idsOf([unknown]));
   });
 
   it("cannot be put off, nor hastened, by an indexer's clock", async () => {
