@@ -2,6 +2,9 @@ import { LimError, readUuid, uuidBytes } from "@lim/contracts";
 import { createExactIndex, type KeyedIndex } from "@lim/vector-index";
 import { storageLimits } from "./layout.ts";
 
+/** Vectors of the recall sample that are read at once. */
+const readStepRows = 512;
+
 /** Positions of `ids` that hold a face, at most `most`, evenly spread. */
 export function samplePositions(ids: Uint8Array, most: number): Uint32Array {
   const live: number[] = [];
@@ -62,20 +65,23 @@ export async function sampledRecall(
   const { recallK: limit, recallEf: ef, probeVectors } = storageLimits;
   const { dim } = keyed.index;
   const positions = samplePositions(ids, recallSampleSize(keyed.count));
-  const vectors = await keyed.index.read(positions, { signal });
   const exact = createExactIndex({ dim, capacity: positions.length });
   try {
-    const faceIds = new Uint8Array(positions.length * uuidBytes);
-    positions.forEach((position, i) => {
-      faceIds.set(ids.subarray(position * uuidBytes, (position + 1) * uuidBytes), i * uuidBytes);
-    });
-    exact.upsertMany(faceIds, vectors);
-    const queryCount = Math.min(probeVectors, positions.length);
-    const queries = new Float32Array(queryCount * dim);
-    for (let i = 0; i < queryCount; i++) {
-      const row = Math.floor((i * positions.length) / queryCount);
-      queries.set(vectors.subarray(row * dim, (row + 1) * dim), i * dim);
+    // In steps, so that the sample is in memory once.
+    for (let from = 0; from < positions.length; from += readStepRows) {
+      const step = positions.subarray(from, from + readStepRows);
+      const faceIds = new Uint8Array(step.length * uuidBytes);
+      step.forEach((position, i) => {
+        faceIds.set(ids.subarray(position * uuidBytes, (position + 1) * uuidBytes), i * uuidBytes);
+      });
+      exact.upsertMany(faceIds, await keyed.index.read(step, { signal }));
     }
+    const queryCount = Math.min(probeVectors, positions.length);
+    const asked = Uint32Array.from(
+      { length: queryCount },
+      (_, i) => positions[Math.floor((i * positions.length) / queryCount)] ?? 0,
+    );
+    const queries = await keyed.index.read(asked, { signal });
     const [truth, answers] = await Promise.all([
       exact.search(queries, { limit, signal }),
       keyed.search(queries, { limit, ef, signal }),

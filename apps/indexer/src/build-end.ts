@@ -6,7 +6,7 @@ export interface BuildEnd {
   report: PublishedReport | undefined;
   /** Undefined where it published. */
   error: LimError | undefined;
-  /** Most that was seen of the resident memory of its processes together; 0 where it ended before the first look. */
+  /** Most that was seen of the resident memory of one of its processes; 0 where it ended before the first look. */
   peakResidentBytes: number;
 }
 
@@ -17,9 +17,9 @@ export type BuildStage = "build" | "publish";
 export interface Seen {
   stage?: BuildStage;
   progress: Progress | null;
-  /** Of all processes together. */
+  /** Of one process. */
   peakBytes: number;
-  /** Of each, the last that was seen. */
+  /** Of each process, as they passed the limit together. */
   residentBytes?: Partial<Record<BuildStage, number>>;
   stderr: string;
   last?: BuildReport;
@@ -45,10 +45,10 @@ function phaseOf({ progress }: Seen): string {
 }
 
 function overLimit(seen: Seen, memoryLimitBytes: number): LimError {
-  const { build = 0, publish = 0 } = seen.residentBytes ?? {};
+  const { build = 0, publish = 0 } = seen.residentBytes ?? { build: seen.peakBytes };
   return new LimError(
     "out_of_memory",
-    `resident memory of the build reached ${inMib(seen.peakBytes)}, the limit is ${inMib(memoryLimitBytes)} ` +
+    `resident memory of the build reached ${inMib(build + publish)}, the limit is ${inMib(memoryLimitBytes)} ` +
       `(LIM_BUILD_MEMORY_LIMIT_MB; of it the build process ${inMib(build)}, the publish process ${inMib(publish)}), ` +
       phaseOf(seen),
   );

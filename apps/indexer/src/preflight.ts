@@ -4,8 +4,14 @@ import type { EngineAdapter } from "@lim/vector-index";
 
 export const mebibyte = 1024 * 1024;
 
-/** Measured: Node, its libraries and the threads of engine and verification, whatever the size of the list. */
-const processBaseBytes = 192 * mebibyte;
+/**
+ * Measured, whatever the size of the list: the build process with Node, its libraries, the engine's threads and read
+ * buffers (150 MB), and the publish process that waits for its turn meanwhile (88 MB). When that one works, the first is
+ * gone, and its recall sample takes no more than that.
+ */
+const processBaseBytes = 240 * mebibyte;
+/** Tables of ids and keys beside the engine, bytes a face. */
+const tableBytesPerFace = 64;
 /** Left free on the storage's disk, so that a build never fills it for its neighbours. */
 const diskReserveBytes = 64 * mebibyte;
 
@@ -17,8 +23,10 @@ export interface BuildNeed {
 }
 
 /**
- * What building `capacity` faces takes at its peak, upper estimates. The engine is counted twice in memory (a saved
- * index is reopened beside the built one to be verified; by then the vectors that were read are gone), once on disk.
+ * What building `capacity` faces takes at its peak, upper estimates. Vectors that were read and wait give their pages
+ * back as the engine takes them, and the index is opened for verification by another process once this one is gone:
+ * so the larger of engine and vectors counts, once. On disk lie the engine's files (with full precision, where it keeps
+ * that apart, which its memory holds too) and the ids; verifying makes no copy.
  */
 export function estimateNeed(
   engine: Pick<EngineAdapter, "estimateMemoryBytes">,
@@ -34,16 +42,22 @@ export function estimateNeed(
   return {
     engineBytes,
     vectorsBytes,
-    memoryBytes: processBaseBytes + engineBytes + Math.max(vectorsBytes, engineBytes),
+    memoryBytes: processBaseBytes + Math.max(engineBytes, vectorsBytes) + capacity * tableBytesPerFace,
     diskBytes: engineBytes + capacity * uuidBytes + diskReserveBytes,
   };
 }
 
+export interface PreflightLimits {
+  faces: number;
+  dim: number;
+  memoryLimitBytes: number;
+  storageRoot: string;
+  /** Where the base of an update is copied to while it is opened, and its bytes. */
+  scratch?: { folder: string; bytes: number };
+}
+
 /** Throws `out_of_memory` or `disk_full` with the numbers where the build cannot fit. */
-export async function preflight(
-  need: BuildNeed,
-  limits: { faces: number; dim: number; memoryLimitBytes: number; storageRoot: string },
-): Promise<void> {
+export async function preflight(need: BuildNeed, limits: PreflightLimits): Promise<void> {
   const what = `${limits.faces} faces of ${limits.dim} dimensions`;
   if (need.memoryBytes > limits.memoryLimitBytes)
     throw new LimError(
@@ -51,27 +65,30 @@ export async function preflight(
       `${what} need about ${inMib(need.memoryBytes)} of memory (index ${inMib(need.engineBytes)}, vectors ` +
         `${inMib(need.vectorsBytes)}), the limit is ${inMib(limits.memoryLimitBytes)}; raise LIM_BUILD_MEMORY_LIMIT_MB`,
     );
-  const freeBytes = await freeDiskBytes(limits.storageRoot);
+  const freeBytes = await freeDiskBytes(limits.storageRoot, "index storage");
   if (need.diskBytes > freeBytes)
     throw new LimError(
       "disk_full",
       `${what} need about ${inMib(need.diskBytes)} of disk, ${inMib(freeBytes)} are free in the index storage`,
     );
+  if (!limits.scratch) return;
+  const { folder, bytes } = limits.scratch;
+  const scratchBytes = await freeDiskBytes(folder, "scratch folder");
+  if (bytes > scratchBytes)
+    throw new LimError(
+      "disk_full",
+      `the copy of the index to update needs ${inMib(bytes)} of disk, ${inMib(scratchBytes)} are free in ${folder}`,
+    );
 }
 
 /** Bytes that an unprivileged process may still write to the file system of `path`. */
-export async function freeDiskBytes(path: string): Promise<number> {
+export async function freeDiskBytes(path: string, what: string): Promise<number> {
   try {
     const stats = await statfs(path);
     return stats.bavail * stats.bsize;
   } catch (cause) {
-    throw new LimError(
-      "storage_unavailable",
-      `index storage cannot be examined: ${LimError.from(cause).detail}`,
-      {
-        cause,
-      },
-    );
+    const { detail } = LimError.from(cause);
+    throw new LimError("storage_unavailable", `${what} cannot be examined: ${detail}`, { cause });
   }
 }
 

@@ -1,3 +1,4 @@
+import { tmpdir } from "node:os";
 import { isLimError, LimError, type SkippedCounts } from "@lim/contracts";
 import type { ChangePacket, ListState } from "@lim/faces-db";
 import { newestOf, type OpenedIndex, type PublishedIndex } from "@lim/index-storage";
@@ -34,6 +35,7 @@ export async function updateFromFeed(context: BuildContext): Promise<UpdateResul
     dim: request.dim,
     memoryLimitBytes: context.memoryLimitBytes,
     storageRoot: storage.root,
+    scratch: { folder: tmpdir(), bytes: base.sizeBytes },
   });
   context.report("snapshot", 0, base.meta.count);
   const opened = await openBase(context, base);
