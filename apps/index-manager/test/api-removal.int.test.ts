@@ -1,4 +1,5 @@
 import type { Task } from "@lim/contracts";
+import { LimError } from "@lim/contracts";
 import type { IndexStorage } from "@lim/index-storage";
 import type { FastifyInstance } from "fastify";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -83,15 +84,24 @@ describe("removal of tasks", () => {
     },
   );
 
-  it("I4: has the mark on the disk before the record goes", async () => {
+  it("I4: takes the record, then marks; what an earlier attempt builds is not adopted in between", async () => {
     const { store, storage } = api.harness;
     const task = await pending();
+    await api.harness.raw.set("{lim_manager_master}:epoch", 1);
+    const build = { taskId: task.task_id, listId: task.content.list_id, attempt: 1, epoch: 1 };
+    const reported = {
+      ...build,
+      mode: "rebuild" as const,
+      indexer: "http://i:1",
+      startTime: new Date().toISOString(),
+    };
     const order: string[] = [];
     const marking: IndexStorage = {
       ...storage,
       async markRemoved(options) {
+        const adopted = await store.adopt(reported);
+        order.push(adopted.ok ? "adopted" : adopted.refusal, "marked");
         await storage.markRemoved(options);
-        order.push("marked");
       },
     };
     const removing = storeWith(store, {
@@ -102,26 +112,39 @@ describe("removal of tasks", () => {
     });
     app = await api.app({ store: removing, storage: marking });
     await ask(app, "DELETE", `/1/tasks?task_ids=${task.task_id}`);
-    expect(order).toEqual(["marked", "removed"]);
+    expect(order).toEqual(["removed", "unknown_task", "marked"]);
+    expect(await storage.isMarkedRemoved({ indexId: task.task_id })).toBe(true);
   });
 
-  it("removes a task that ended between the search and the removal", async () => {
+  it("leaves the index of a task that succeeded between the search and the removal", async () => {
     const { store, storage } = api.harness;
     const task = await pending();
     await api.harness.raw.set("{lim_manager_master}:epoch", 1);
-    const ending: IndexStorage = {
-      ...storage,
-      async markRemoved(options) {
+    const ending = storeWith(store, {
+      async remove(...call) {
         const { task_id: taskId } = task;
         await store.dispatch({ taskId, indexer: "http://i:1", epoch: 1 });
         const endTime = new Date().toISOString();
         await store.finish({ taskId, attempt: 1, epoch: 1, error: null, endTime });
-        await storage.markRemoved(options);
+        return store.remove(...call);
       },
-    };
-    app = await api.app({ storage: ending });
+    });
+    app = await api.app({ store: ending });
     const { body } = await ask(app, "DELETE", `/1/tasks?list_id=${task.content.list_id}`);
     expect(body).toMatchObject({ count: 1, tasks: [{ task_id: task.task_id, status: "success" }] });
     expect(await left()).toEqual([]);
+    expect(await storage.isMarkedRemoved({ indexId: task.task_id })).toBe(false);
+  });
+
+  it("removes nothing while the storage is away", async () => {
+    const { storage } = api.harness;
+    const task = await pending();
+    const away: IndexStorage = {
+      ...storage,
+      isMarkedRemoved: () => Promise.reject(new LimError("storage_unavailable", "away")),
+    };
+    app = await api.app({ storage: away });
+    expect((await ask(app, "DELETE", `/1/tasks/${task.task_id}`)).status).toBe(503);
+    expect(await left()).toHaveLength(1);
   });
 });

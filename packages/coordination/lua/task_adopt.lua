@@ -3,7 +3,7 @@
 --      8 facts
 -- ARGV 1 epoch  2 task id  3 label  4 mode  5 attempt  6 indexer  7 start in microseconds  8 prefix of task keys
 -- Refused where the record exists or the label has another open task (wrong_status), and where the task was removed
--- on purpose while it ran (unknown_task): its build is to be stopped, not kept.
+-- on purpose while it was open (unknown_task): its build is to be stopped, not kept.
 -- Reply: {'ok'} | {'refused', reason}
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return { 'refused', 'stale_epoch' } end
 if redis.call('EXISTS', KEYS[6]) == 1 then return { 'refused', 'unknown_task' } end

@@ -47,7 +47,7 @@ export class Keys {
   readonly taskPrefix: string;
   /** Followed by a label. */
   readonly labelTaskPrefix: string;
-  /** Followed by a task id: marks, for a while, that the task was removed on purpose while it ran. */
+  /** Followed by a task id: marks, for a while, that the task was removed on purpose while it was open. */
   readonly removedPrefix: string;
   /** Followed by a label: sorted set of its task ids by creation. */
   readonly tasksOfPrefix: string;

@@ -6,6 +6,7 @@ import type {
   MatchRequestFields,
   Priority,
   Progress,
+  SkippedCounts,
   Task,
   TaskTrigger,
 } from "@lim/contracts";
@@ -151,7 +152,14 @@ export interface TaskStore {
   ): Promise<Transition>;
   /** indexing → success | error, once. */
   finish(
-    input: { taskId: string; attempt: number; epoch: number; error: ErrorBody | null; endTime: string },
+    input: {
+      taskId: string;
+      attempt: number;
+      epoch: number;
+      error: ErrorBody | null;
+      endTime: string;
+      skipped?: SkippedCounts | null;
+    },
     options?: Cancellable,
   ): Promise<Transition>;
   /**
@@ -171,7 +179,7 @@ export interface TaskStore {
   ): Promise<Transition<{ status: "pending" | "error" }>>;
   /**
    * Recreates a lost record in status indexing from what an indexer reports. Refused as wrong_status where a record
-   * exists or the label has another open task, as unknown_task where the task was removed while it ran.
+   * exists or the label has another open task, as unknown_task where the task was removed while it was open.
    */
   adopt(
     input: {
@@ -205,6 +213,9 @@ export interface TaskStore {
     options?: Cancellable,
   ): Promise<Transition<{ sinceMs: Map<string, number> }>>;
   missingLists(options?: Cancellable): Promise<Map<string, number>>;
+
+  /** Whether this epoch is still the newest: what cannot be fenced by a script asks right before it acts. */
+  isCurrent(input: { epoch: number }, options?: Cancellable): Promise<boolean>;
 
   lastPlanMs(options?: Cancellable): Promise<number | undefined>;
   /** Refused when the epoch is stale. */

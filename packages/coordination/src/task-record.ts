@@ -30,7 +30,8 @@ type TaskField =
   | "error"
   | "progress"
   /** Not stored: put beside the record by what reads the queue. */
-  | "queue_score";
+  | "queue_score"
+  | "skipped";
 type TaskHash = { readonly [Field in TaskField]?: string };
 
 /** Reads a task's hash; undefined where it is missing or no task (a record must not break the list it stands in). */
@@ -51,6 +52,7 @@ export function recordOf(hash: TaskHash): TaskRecord | undefined {
     not_before: timeOf(hash.not_before_us),
     attempt: Number(hash.attempt),
     progress: progressOf(hash.progress),
+    skipped: jsonOf(hash.skipped),
   });
   const order = Number(hash.order);
   const pendingSinceUs = Number(hash.pending_us ?? hash.create_us);

@@ -15,7 +15,7 @@ import type {
 import { chunksOf, TaskQueries } from "./task-queries.ts";
 import { errorText, microsecondsOf, recordOfPairs } from "./task-record.ts";
 
-/** How long a build of a task that was removed while it ran is kept from being adopted. */
+/** How long a build of a task that was removed while it was open is kept from being adopted. */
 const removedMarkTtlMs = 24 * 3_600_000;
 
 /** Replies `{'ok', …}` and `{'refused', reason}` of the transitions. */
@@ -140,6 +140,7 @@ class RedisTaskStore extends TaskQueries implements TaskStore {
         microsecondsOf(input.endTime),
         input.error ? errorText(input.error) : "",
         labelTaskPrefix,
+        input.skipped ? JSON.stringify(input.skipped) : "",
       ],
       options,
     );

@@ -131,7 +131,7 @@ export class TaskModel {
   remove(id: string): boolean {
     const task = this.tasks.get(id);
     if (!task) return false;
-    if (task.status === "indexing") this.removed.add(id);
+    if (task.status === "indexing" || task.status === "pending") this.removed.add(id);
     this.tasks.delete(id);
     this.#leaveQueue(id);
     return true;

@@ -67,6 +67,7 @@ describe("a task's life", () => {
       not_before: null,
       attempt: 0,
       progress: null,
+      skipped: null,
     };
     expect(made).toEqual({ created: pending });
     expect(await store.get(taskId)).toEqual(pending);
