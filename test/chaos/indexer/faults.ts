@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { buildPhases } from "@lim/contracts";
 import { eventually } from "@lim/testkit";
 import type { Chances } from "../random.ts";
 import type { Feeder } from "./feeder.ts";
@@ -29,8 +30,13 @@ export const faultKinds = Object.keys(kinds) as readonly Kind[];
 
 /** From the moment that a build was seen to a kill, at most: about as long as builds take. */
 const momentMs = 1_200;
-const publishMomentMs = 250;
-const meetLimitMs = 15_000;
+const phaseMomentMs = 150;
+const meetLimitMs = 20_000;
+/** How long a certain phase is waited for before any moment will do. */
+const seekLimitMs = 6_000;
+/** Share of faults before which a build may end in peace, and how long it may take. */
+const spared = 0.4;
+const letBeMs = 8_000;
 const pollMs = 10;
 const calmMs = { least: 0, most: 300 } as const;
 /** A build whose process was killed, or whose task was removed, is over within this. */
@@ -81,6 +87,7 @@ function chooseKind(chances: Chances): Kind {
 export async function driveFaults(deps: FaultDeps): Promise<void> {
   const { budget, chances, findings, signal, slot, log } = deps;
   while (!signal.aborted && budget.done < budget.wanted) {
+    await letOneBe(deps);
     await sleep(chances.between(calmMs.least, calmMs.most));
     const kind = chooseKind(chances);
     const { kills } = kinds[kind];
@@ -102,20 +109,28 @@ export async function driveFaults(deps: FaultDeps): Promise<void> {
 
 const isPublisher = ({ commandLine }: SeenProcess) => commandLine.includes("publish");
 
-/** Waits for a build, and then for a moment in it. Undefined where none came. */
+/** Phases that are waited for; without one, a fault comes at any moment after the start of a build. */
+const soughtPhases = [undefined, undefined, "build", "verify", "store", "publish"] as const;
+
+/**
+ * Waits for a build, for a phase of it that is drawn, and then for a moment in that. Undefined where no build came. A
+ * phase that is over before it is seen is waited for in later builds, for a while.
+ */
 async function meetBuild(
   { slot, chances, signal }: FaultDeps,
   wants: (child: SeenProcess) => boolean = () => true,
-  mostMs = momentMs,
 ): Promise<Met | undefined> {
-  const untilMs = performance.now() + meetLimitMs;
-  while (performance.now() < untilMs && !signal.aborted) {
-    const before = await slot.children();
-    if (!before.some(wants)) {
+  const startMs = performance.now();
+  let sought = chances.pick(soughtPhases);
+  while (performance.now() < startMs + meetLimitMs && !signal.aborted) {
+    if (performance.now() > startMs + seekLimitMs) sought = undefined;
+    const phase = sought === undefined ? undefined : (await slot.state())?.progress?.phase;
+    const isNear = sought === undefined || (phase !== undefined && order(phase) >= order(sought));
+    if (!isNear || !(await slot.children()).some(wants)) {
       await sleep(pollMs);
       continue;
     }
-    await sleep(chances.between(0, mostMs));
+    await sleep(chances.between(0, sought === undefined ? momentMs : phaseMomentMs));
     const state = await slot.state();
     const children = (await slot.children()).filter(wants);
     if (children.length === 0) continue;
@@ -123,6 +138,21 @@ async function meetBuild(
     return { children, taskId, listId, attempt, phase: state?.progress?.phase ?? "start" };
   }
   return undefined;
+}
+
+const order = (phase: (typeof buildPhases)[number]) => buildPhases.indexOf(phase);
+
+/** Leaves the indexer alone until a build has begun and ended, or for a while. */
+async function letOneBe({ slot, chances, signal }: FaultDeps): Promise<void> {
+  if (!chances.hits(spared)) return;
+  const untilMs = performance.now() + letBeMs;
+  let before: string | undefined;
+  while (performance.now() < untilMs && !signal.aborted) {
+    const taskId = (await slot.state())?.task_id;
+    if (before !== undefined && taskId !== before) return;
+    before ??= taskId ?? undefined;
+    await sleep(pollMs);
+  }
 }
 
 type Fault = (deps: FaultDeps, kind: Kind) => Promise<boolean>;
@@ -149,7 +179,7 @@ async function untilOver({ slot, findings }: FaultDeps, met: Met, why: string): 
 const killChild: Fault = async (deps, kind) => {
   const met =
     kind === "SIGKILL publish"
-      ? await meetBuild(deps, isPublisher, publishMomentMs)
+      ? await meetBuild(deps, isPublisher)
       : await meetBuild(deps, (child) => !isPublisher(child));
   const victim = deps.chances.pick(met?.children ?? []);
   if (!met || !victim || !(await signalProcess(victim, "SIGKILL"))) return false;

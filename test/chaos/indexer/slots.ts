@@ -103,7 +103,10 @@ export async function openSlot(options: {
         } catch (error) {
           // Somebody else may have its port now.
           if (attempt === startAttempts) throw error;
-          findings.count("harness", "starts that failed");
+          const reason = /EADDRINUSE/.test(textOf(error))
+            ? "its port was taken"
+            : textOf(error).slice(0, 300);
+          findings.count("harness", `starts that failed: ${reason}`);
           port = 0;
         }
     },
