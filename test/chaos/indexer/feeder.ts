@@ -22,6 +22,8 @@ export type RemovedTasks = ReadonlyMap<string, number>;
 
 export interface Feeder {
   readonly removedTasks: RemovedTasks;
+  /** Tasks that had ended when they were removed: their indexes stay. */
+  readonly forgotten: ReadonlySet<string>;
   /** Tasks whose removal was asked for and not answered. */
   readonly unsure: ReadonlySet<string>;
   readonly deletedLists: ReadonlySet<string>;
@@ -46,6 +48,7 @@ export async function createFeeder(deps: {
   const lists: FedList[] = [];
   const deletedLists = new Set<string>();
   const removedTasks = new Map<string, number>();
+  const forgotten = new Set<string>();
   const unsure = new Set<string>();
   const put = async (listId: string, faceIds: readonly string[]) => {
     for (let at = 0; at < faceIds.length; at += chunkFaces) {
@@ -88,8 +91,8 @@ export async function createFeeder(deps: {
     const answer = await call("DELETE", `/1/tasks/${taskId}`);
     if (answer?.status === 200) {
       const { status } = taskSchema.parse(answer.body) satisfies Task;
-      // One that had ended keeps its index.
       if (status === "pending" || status === "indexing") removedTasks.set(taskId, performance.now());
+      else forgotten.add(taskId);
     } else if (answer?.status !== 404) unsure.add(taskId);
   };
   const change = async () => {
@@ -123,6 +126,7 @@ export async function createFeeder(deps: {
 
   return {
     removedTasks,
+    forgotten,
     unsure,
     deletedLists,
     removeTask,

@@ -94,6 +94,7 @@ async function leftOvers(options: { mark?: string; removed?: string } = {}): Pro
   const removedTasks = new Map(options.removed === undefined ? [] : [[options.removed, 0]]);
   const feeder: Feeder = {
     removedTasks,
+    forgotten: new Set(),
     unsure: new Set(),
     deletedLists: new Set(),
     run: async () => {},

@@ -85,8 +85,11 @@ export function createTaskWatch(deps: { manager: () => string | undefined; findi
     }
     const name = error ? errorNameOfCode(error.error_code) : undefined;
     findings.count("tasks ended", `${error?.error_code ?? "no code"} ${name ?? "unknown"}`);
-    if (name === undefined || wrongEnds.has(name))
-      findings.violation(`task ${task_id} ended with ${error?.error_code}: ${error?.detail}`);
+    const how = error?.detail ?? "";
+    // Only killed processes crash: whatever else ended one is no fault of this run.
+    const isCrash = name === "build_crashed" && !/was killed by SIGKILL/.test(how);
+    if (name === undefined || wrongEnds.has(name) || isCrash)
+      findings.violation(`task ${task_id} ended with ${error?.error_code}: ${how}`);
     if (hasIndex) findings.count("harness", `indexes of tasks that ended as error: ${name}`);
   };
 
@@ -114,6 +117,7 @@ export function createTaskWatch(deps: { manager: () => string | undefined; findi
       for (const taskId of everOpen) {
         if (known.has(taskId)) continue;
         if (feeder.removedTasks.has(taskId)) findings.count("tasks ended", "removed");
+        else if (feeder.forgotten.has(taskId)) findings.count("tasks ended", "ended, then removed");
         else if (feeder.unsure.has(taskId)) findings.count("tasks ended", "removed, unanswered");
         else findings.violation(`task ${taskId} was open, was not removed, and has no record`);
       }
