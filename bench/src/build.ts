@@ -1,6 +1,6 @@
 // Faces in Postgres to a published index through a real indexer, against the bare engine in the same run; reading of
 // snapshots against psql; writers beside a snapshot: `npm run bench:build -- --help`.
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, cpus, tmpdir, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import type { EngineName } from "@lim/contracts";
@@ -162,6 +162,8 @@ async function main(options: Options): Promise<void> {
       stopped.abort(new Error(`stopped by ${signal}`));
     });
   const dir = await mkdtemp(join(tmpdir(), "lim-bench-build-"));
+  // The account of Postgres, where root starts it, must get to its folder; else it would be elsewhere, and stay there.
+  await chmod(dir, 0o711);
   const closers: (() => Promise<unknown>)[] = [];
   try {
     const report = await measure(options, dir, closers, stopped.signal);

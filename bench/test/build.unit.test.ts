@@ -120,6 +120,7 @@ describe("a build", () => {
       verify: 1_500,
       store: 250,
       rest: 1_250,
+      afterBuild: 2_000,
     };
     expect(phasesOf(buildOf(undefined))).toEqual(expected);
   });

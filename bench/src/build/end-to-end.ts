@@ -29,6 +29,8 @@ export interface Phases {
   store: number;
   /** All between and after: publishing, ends and starts of processes. */
   rest: number;
+  /** From the end of the build process on: part of those before, NaN where the system does not tell. */
+  afterBuild: number;
 }
 
 export interface SizeFigures {
@@ -53,13 +55,14 @@ export interface SizeFigures {
   memory: ReturnType<typeof memoryOfBuilds>;
 }
 
-export function phasesOf({ seconds, startSeconds, meta }: BuildFigures): Phases {
+export function phasesOf({ seconds, startSeconds, afterBuildSeconds, meta }: BuildFigures): Phases {
   const of = (name: string) => meta.build.phases[name] ?? Number.NaN;
   const known = { snapshot: of("snapshot"), build: of("build"), verify: of("verify"), store: of("store") };
   const total = seconds * 1000;
   const start = startSeconds * 1000;
   const rest = total - start - known.build - known.verify - known.store;
-  return { total, start, ...known, rest };
+  const afterBuild = (afterBuildSeconds ?? Number.NaN) * 1000;
+  return { total, start, ...known, rest, afterBuild };
 }
 
 function medianPhases(builds: readonly BuildFigures[]): Phases {
@@ -73,6 +76,7 @@ function medianPhases(builds: readonly BuildFigures[]): Phases {
     verify: of("verify"),
     store: of("store"),
     rest: of("rest"),
+    afterBuild: of("afterBuild"),
   };
 }
 

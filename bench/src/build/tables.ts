@@ -12,6 +12,7 @@ const phaseTexts: Record<keyof Phases, string> = {
   verify: "verify: save, hash, open anew, probe",
   store: "store: flush to disk",
   rest: "rest: processes' ends and starts, publish",
+  afterBuild: "(after the build process' end)",
 };
 
 export function ratioText(spread: Spread | undefined): string {
