@@ -15,6 +15,7 @@ import type { Logger } from "pino";
 import { collectDefaultMetrics, Histogram, type Registry } from "prom-client";
 import { z } from "zod";
 import { bearerScheme, createBearerCheck } from "./bearer.ts";
+import { endConnectionsOnClose } from "./connections.ts";
 import { completeSchema } from "./framework-responses.ts";
 import { errorTableMarkdown, httpErrorBody, sendError } from "./http-errors.ts";
 import { transformObject } from "./openapi.ts";
@@ -64,6 +65,7 @@ export async function createHttpApp(options: {
   });
   // An expectation that nobody knows is passed over: Node's own refusal has not the one form.
   app.server.on("checkExpectation", (request, response) => app.routing(request, response));
+  endConnectionsOnClose(app);
   app.setValidatorCompiler(validatorCompiler);
   // Parsed, not encoded as the provider does: what the schema does not name is left out, the rest is checked.
   app.setSerializerCompiler(({ schema }) => {

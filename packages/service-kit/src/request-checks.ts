@@ -12,6 +12,8 @@ export const httpLimits = {
   requestTimeoutMs: 30_000,
   /** Above what load balancers keep (60 s), so that they close first. */
   keepAliveTimeoutMs: 72_000,
+  /** What is still being answered when the service closes is cut off after this; below what services give themselves to stop. */
+  closeGraceMs: 5_000,
 } as const;
 
 /** Throws what is wrong with a request whatever its operation: bad_input or payload_too_large. */

@@ -184,6 +184,26 @@ describe("createHttpApp", () => {
     await closed;
     await expect(fetch(`${origin}/version`)).rejects.toThrow();
   });
+
+  it("does not wait for who connected and asks nothing, and goes on answering others", async () => {
+    const origin = await app.listen({ host: "127.0.0.1", port: 0 });
+    const silent = connect(Number(new URL(origin).port), "127.0.0.1");
+    const ended = new Promise((resolve) => silent.once("close", resolve).once("error", () => {}));
+    await new Promise((resolve) => silent.once("connect", resolve));
+    // Whatever comes later is told of connections that came before.
+    await (await fetch(`${origin}/livez`)).text();
+    const slow = fetch(`${origin}/1/things`, {
+      method: "POST",
+      body: '{"name":"slow"}',
+      headers: { "content-type": "application/json" },
+    });
+    while (!release) await new Promise((resolve) => setImmediate(resolve));
+    const closed = app.close();
+    await ended;
+    release();
+    expect((await slow).status).toBe(201);
+    await closed;
+  });
 });
 
 describe("an app that closes", () => {
