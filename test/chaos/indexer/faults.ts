@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { buildPhases } from "@lim/contracts";
@@ -35,9 +36,13 @@ const meetLimitMs = 20_000;
 /** How long a certain phase is waited for before any moment will do. */
 const seekLimitMs = 6_000;
 /** Share of faults before which a build may end in peace, and how long it may take. */
-const spared = 0.4;
-const letBeMs = 8_000;
+const spared = 0.25;
+const letBeMs = 6_000;
 const pollMs = 10;
+const metaName = "meta.json";
+const revealLimitMs = 3_000;
+const revealPollMs = 1;
+const revealMomentMs = 15;
 const calmMs = { least: 0, most: 300 } as const;
 /** A build whose process was killed, or whose task was removed, is over within this. */
 const endLimitMs = 40_000;
@@ -182,11 +187,30 @@ const killChild: Fault = async (deps, kind) => {
       ? await meetBuild(deps, isPublisher)
       : await meetBuild(deps, (child) => !isPublisher(child));
   const victim = deps.chances.pick(met?.children ?? []);
-  if (!met || !victim || !(await signalProcess(victim, "SIGKILL"))) return false;
-  note(deps, kind, met);
+  if (!met || !victim) return false;
+  const atReveal =
+    kind === "SIGKILL publish" && deps.chances.hits(0.5) && (await untilMetaIsWritten(deps, met));
+  if (!(await signalProcess(victim, "SIGKILL"))) return false;
+  note(deps, kind, atReveal ? { ...met, phase: "reveal" } : met);
   if (met.taskId !== null) await untilOver(deps, met, `process ${victim.pid} of a build was killed`);
   return true;
 };
+
+/** Waits until a build has written its meta.json, and for a moment more: around then its index becomes visible. */
+async function untilMetaIsWritten({ storageRoot, chances }: FaultDeps, met: Met): Promise<boolean> {
+  const attempt = join(storageRoot, ".staging", `${met.taskId}.${met.attempt}`);
+  const untilMs = performance.now() + revealLimitMs;
+  while (performance.now() < untilMs) {
+    const names = await readdir(attempt, { recursive: true }).catch(() => undefined);
+    if (names === undefined) return false;
+    if (names.some((name) => name.endsWith(metaName))) {
+      await sleep(chances.between(0, revealMomentMs));
+      return true;
+    }
+    await sleep(revealPollMs);
+  }
+  return false;
+}
 
 const killIndexer: Fault = async (deps, kind) => {
   const { slot, chances } = deps;

@@ -75,6 +75,7 @@ function optionsOf(values: Values): ChaosOptions {
     lists: number("lists", chaosDefaults.lists, 1),
     faces: number("faces", chaosDefaults.faces, 100),
     engines,
+    signal: stopSignal(),
     ...(values.json ? {} : { log: (text: string) => console.error(text) }),
   };
 }
@@ -86,6 +87,18 @@ const postgresSettings = {
   full_page_writes: "off",
   max_connections: "100",
 };
+
+/** The first Ctrl-C or SIGTERM ends the faults, what was done is judged; the second one ends everything. */
+function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM"] as const)
+    process.on(name, () => {
+      if (stop.signal.aborted) process.exit(1);
+      console.error(`${name}: no more faults, waiting for rest`);
+      stop.abort();
+    });
+  return stop.signal;
+}
 
 async function main(values: Values, options: ChaosOptions): Promise<ChaosReport> {
   const dir = await mkdtemp(join(tmpdir(), "lim-chaos-"));

@@ -26,6 +26,8 @@ export interface ChaosOptions {
   faces: number;
   /** One after the other, each for its share of the kills. */
   engines: readonly EngineName[];
+  /** No more faults once it fires; all that is judged in the end still is. */
+  signal?: AbortSignal;
   log?: (text: string) => void;
 }
 
@@ -136,7 +138,7 @@ export async function runChaos(world: World, options: ChaosOptions): Promise<Cha
       databaseUrl: world.servers.postgres.url,
     }).catch((error: unknown) => findings.violation(`left-overs were not judged: ${textOf(error)}`));
   if (kills < options.kills)
-    findings.violation(`${kills} of ${options.kills} kills within ${options.maxMinutes} minutes`);
+    findings.violation(`${kills} of ${options.kills} kills, ${options.maxMinutes} minutes were allowed`);
   return reportOf(stage, { kills, memory: memory.figures(), seconds: (performance.now() - startMs) / 1_000 });
 }
 
@@ -231,6 +233,7 @@ async function kill(stage: Stage, feeder: Feeder, untilMs: number): Promise<numb
   const { options, findings, slots, world } = stage;
   const over = new AbortController();
   const timer = setTimeout(() => over.abort(), Math.max(0, untilMs - performance.now()));
+  const overSignal = AbortSignal.any([over.signal, ...(options.signal ? [options.signal] : [])]);
   const budget = { wanted: options.kills, begun: 0, done: 0 };
   const changes = new AbortController();
   const changing = feeder.run(changes.signal);
@@ -242,7 +245,7 @@ async function kill(stage: Stage, feeder: Feeder, untilMs: number): Promise<numb
       feeder,
       storageRoot: world.storageRoot,
       budget,
-      signal: over.signal,
+      signal: overSignal,
       log: options.log ?? (() => {}),
     }),
   );
