@@ -1,15 +1,15 @@
 import { statfs } from "node:fs/promises";
-import { type BuildRequest, LimError, uuidBytes } from "@lim/contracts";
+import { type BuildRequest, defaults, type EngineName, LimError, uuidBytes } from "@lim/contracts";
 import type { EngineAdapter } from "@lim/vector-index";
 
 export const mebibyte = 1024 * 1024;
 
 /**
  * Measured, whatever the size of the list: the build process with Node, its libraries, the engine's threads and read
- * buffers (150 MB), and the publish process that waits for its turn meanwhile (88 MB). When that one works, the first is
- * gone, and its recall sample takes no more than that.
+ * buffers (150 MB with engine hnsw), and the publish process that waits for its turn meanwhile (88 MB). When that one
+ * works, the first is gone, and its recall sample takes no more than that.
  */
-const processBaseBytes = 240 * mebibyte;
+const processBaseBytes: Record<EngineName, number> = { hnsw: 240 * mebibyte, hnswlib: 184 * mebibyte };
 /** Tables of ids and keys beside the engine, bytes a face. */
 const tableBytesPerFace = 64;
 /** Left free on the storage's disk, so that a build never fills it for its neighbours. */
@@ -29,7 +29,7 @@ export interface BuildNeed {
  * that apart, which its memory holds too) and the ids; verifying makes no copy.
  */
 export function estimateNeed(
-  engine: Pick<EngineAdapter, "estimateMemoryBytes">,
+  engine: Pick<EngineAdapter, "estimateMemoryBytes"> & Partial<Pick<EngineAdapter, "name">>,
   request: Pick<BuildRequest, "dim" | "params">,
   capacity: number,
 ): BuildNeed {
@@ -42,7 +42,10 @@ export function estimateNeed(
   return {
     engineBytes,
     vectorsBytes,
-    memoryBytes: processBaseBytes + Math.max(engineBytes, vectorsBytes) + capacity * tableBytesPerFace,
+    memoryBytes:
+      processBaseBytes[engine.name ?? defaults.engine] +
+      Math.max(engineBytes, vectorsBytes) +
+      capacity * tableBytesPerFace,
     diskBytes: engineBytes + capacity * uuidBytes + diskReserveBytes,
   };
 }

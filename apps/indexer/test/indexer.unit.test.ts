@@ -84,6 +84,7 @@ describe("the indexer's state", () => {
         status: "success",
         error: null,
         end_time: "2026-01-01T00:00:00.000Z",
+        skipped: noneSkipped,
       },
     ]);
   });
