@@ -16,6 +16,7 @@ let release: (() => void) | undefined;
 beforeEach(async () => {
   ready = false;
   redis = "ok";
+  release = undefined;
   app = await createHttpApp({
     service: "index-test",
     version: "1.2.3",
