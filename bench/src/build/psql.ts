@@ -37,15 +37,16 @@ export interface PsqlFigures {
   bytes: number | undefined;
 }
 
-/** Runs one statement. What it writes is dropped by the system, or counted here, which takes a processor of its own. */
+/** Runs a statement, several times in one connection. What it writes is dropped by the system, or counted here, which takes a processor of its own. */
 export async function runPsql(
   psql: string,
-  options: { databaseUrl: string; statement: string; count: boolean; signal: AbortSignal },
+  options: { databaseUrl: string; statement: string; times: number; count: boolean; signal: AbortSignal },
 ): Promise<PsqlFigures> {
-  const { databaseUrl, statement, count, signal } = options;
+  const { databaseUrl, statement, times, count, signal } = options;
+  const commands = Array.from({ length: times }, () => ["-c", statement]).flat();
   const { hostname, port, username, password, pathname } = new URL(databaseUrl);
   const startedMs = performance.now();
-  const child = spawn(psql, ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement], {
+  const child = spawn(psql, ["-X", "-q", "-v", "ON_ERROR_STOP=1", ...commands], {
     env: {
       PATH: process.env.PATH,
       PGHOST: hostname,

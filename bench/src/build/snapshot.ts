@@ -10,6 +10,9 @@ import { ratioText } from "./tables.ts";
 
 /** Runs of psql with nothing to read: what its start and end cost. */
 const startRounds = 3;
+/** Read in one go, so that a small list is read several times: what begins and ends a reading weighs little. */
+const bytesOfRound = 400e6;
+const maxTimes = 20;
 /** Bytes of a binary COPY: header and trailer, and what comes with each row of an id and a vector. */
 const copyFrameBytes = 21;
 const copyRowBytes = 2 + 4 + 16 + 4;
@@ -42,6 +45,7 @@ interface SnapshotFigures {
   faces: number;
   payloadBytes: number;
   statement: string;
+  /** Of one reading. */
   snapshotSeconds: number[];
   psql: string | undefined;
   /** Without what its start and end cost. */
@@ -54,6 +58,8 @@ async function alternate(run: Run, reader: EngineProcess<DrainOperations>): Prom
   const { faces } = list;
   const args = snapshotArgs(run, list);
   const signal = stepSignal(run);
+  const payloadBytes = faces * run.options.dim * 4;
+  const times = Math.min(maxTimes, Math.ceil(bytesOfRound / payloadBytes));
   const statement = await statementOf(run, reader);
   const psql = await findPsql(run.options.psql);
   const { postgresUrl: databaseUrl } = run;
@@ -62,27 +68,29 @@ async function alternate(run: Run, reader: EngineProcess<DrainOperations>): Prom
     if (rows !== faces) throw new Error(`the snapshot had ${rows} rows of ${faces}`);
     return seconds;
   };
-  const copied = async (text: string) =>
-    (await runPsql(psql ?? "", { databaseUrl, statement: text, count: false, signal })).seconds;
+  const copied = async (text: string, times: number) =>
+    (await runPsql(psql ?? "", { databaseUrl, statement: text, times, count: false, signal })).seconds;
   const starts: number[] = [];
   if (psql === undefined) run.say("no psql on this system: --psql names one");
   else {
-    const { bytes } = await runPsql(psql, { databaseUrl, statement, count: true, signal });
+    const { bytes } = await runPsql(psql, { databaseUrl, statement, times: 1, count: true, signal });
     const expected = copyFrameBytes + faces * (copyRowBytes + run.options.dim * 4);
     if (bytes !== expected) throw new Error(`psql wrote ${bytes} bytes instead of ${expected}`);
-    for (let i = 0; i < startRounds; i++) starts.push(await copied("SELECT 1"));
+    for (let i = 0; i < startRounds; i++) starts.push(await copied("SELECT 1", 1));
   }
   await drained();
   const start = median(starts);
   const snapshotSeconds: number[] = [];
   const psqlSeconds: number[] = [];
   for (let round = 0; round < run.options.snapshotRounds; round++) {
-    snapshotSeconds.push(await drained());
-    if (psql !== undefined) psqlSeconds.push((await copied(statement)) - start);
+    let seconds = 0;
+    for (let i = 0; i < times; i++) seconds += await drained();
+    snapshotSeconds.push(seconds / times);
+    if (psql !== undefined) psqlSeconds.push(((await copied(statement, times)) - start) / times);
   }
   return {
     faces,
-    payloadBytes: faces * run.options.dim * 4,
+    payloadBytes,
     statement,
     snapshotSeconds,
     psql,
