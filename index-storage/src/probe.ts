@@ -74,7 +74,10 @@ export async function sampledRecall(
       step.forEach((position, i) => {
         faceIds.set(ids.subarray(position * uuidBytes, (position + 1) * uuidBytes), i * uuidBytes);
       });
-      exact.upsertMany(faceIds, await keyed.index.read(step, { signal }));
+      const vectors = await keyed.index.read(step, { signal });
+      exact.upsertMany(faceIds, vectors);
+      // Copied; a collector would leave all steps lying about.
+      if (vectors.buffer instanceof ArrayBuffer) vectors.buffer.transfer(0);
     }
     const queryCount = Math.min(probeVectors, positions.length);
     const asked = Uint32Array.from(
