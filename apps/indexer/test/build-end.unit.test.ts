@@ -37,12 +37,13 @@ describe("the name of a build's end", () => {
 
   it("knows a failed allocation by its words", () => {
     const abort = { code: null, signal: "SIGABRT" } as const;
-    expect(
-      end({ exit: abort, stderr: "terminate called after throwing 'std::bad_alloc'" }).error?.errorName,
-    ).toBe("out_of_memory");
-    expect(end({ exit: abort, stderr: "FATAL ERROR: JavaScript heap out of memory" }).error?.errorName).toBe(
-      "out_of_memory",
-    );
+    for (const stderr of [
+      "terminate called after throwing 'std::bad_alloc'",
+      "FATAL ERROR: JavaScript heap out of memory",
+      "# Fatal process out of memory: Failed to reserve virtual memory for CodeRange",
+      "terminate called after throwing an instance of 'std::runtime_error'\n  what():  Not enough memory",
+    ])
+      expect(end({ exit: abort, stderr }).error?.errorName, stderr).toBe("out_of_memory");
   });
 
   it("passes coded errors on and takes an abort for what caused it", () => {
