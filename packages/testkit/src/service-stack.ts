@@ -85,6 +85,8 @@ export async function startService(
     script: join(projectRoot, "apps", kind, "dist", "main.js"),
     nodeArgs: ["--enable-source-maps"],
     env: {
+      // One file is one service's own; three services started from here cannot share it.
+      LIM_SETTINGS_FILE: "",
       REDIS_URL: servers.redis.url,
       DATABASE_URL: servers.postgres.url,
       [portEnv]: String(options.port),
