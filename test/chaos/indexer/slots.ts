@@ -76,15 +76,7 @@ export async function openSlot(options: {
     proxy,
     everyone,
     service: () => current,
-    async state() {
-      if (!current) return undefined;
-      try {
-        const signal = AbortSignal.timeout(stateTimeoutMs);
-        return indexerStateSchema.parse(await (await fetch(`${current.url}/state`, { signal })).json());
-      } catch {
-        return undefined;
-      }
-    },
+    state: async () => (current ? stateOf(current) : undefined),
     children: async () => (current ? childrenOf(current.process.pid) : []),
     async start() {
       // Mostly where it was before, so that managers meet a restarted indexer as well as a new one.
@@ -124,30 +116,11 @@ export async function openSlot(options: {
       if (!service) return;
       const children = await childrenOf(service.process.pid);
       service.process.kill("SIGTERM");
-      const limitMs = drainTimeoutMs + exitSlackMs;
-      const ended = await eventually(`${service.name} ends`, () => service.process.exited, {
-        timeoutMs: limitMs,
-      }).catch(() => undefined);
-      if (ended === undefined) {
-        findings.violation(`${service.name} did not end within ${limitMs} ms of SIGTERM`);
-        service.process.kill("SIGKILL");
-      } else if (ended !== 0)
-        findings.violation(`${service.name} ended with ${ended} after SIGTERM: ${lastWords(service)}`);
+      await judgeExit(service, drainTimeoutMs + exitSlackMs, findings);
       await servers.ledger.forget(service.process.pid);
       await slot.watchOrphans(children);
     },
-    async watchOrphans(orphans) {
-      for (const orphan of orphans)
-        await eventually(
-          `process ${orphan.pid} ends`,
-          async () => ((await isAlive(orphan)) ? undefined : true),
-          { timeoutMs: orphanLimitMs, intervalMs: 50 },
-        ).catch((error: unknown) =>
-          findings.violation(
-            `a build's process outlived its indexer ${name}: ${textOf(error)} (${orphan.commandLine})`,
-          ),
-        );
-    },
+    watchOrphans: (orphans) => judgeOrphans(name, orphans, findings),
     async close() {
       proxy.resume();
       current?.process.kill("SIGCONT");
@@ -156,6 +129,42 @@ export async function openSlot(options: {
     },
   };
   return slot;
+}
+
+async function stateOf({ url }: Service): Promise<IndexerState | undefined> {
+  try {
+    const signal = AbortSignal.timeout(stateTimeoutMs);
+    return indexerStateSchema.parse(await (await fetch(`${url}/state`, { signal })).json());
+  } catch {
+    return undefined;
+  }
+}
+
+async function judgeExit(service: Service, limitMs: number, findings: Findings): Promise<void> {
+  const ended = await eventually(`${service.name} ends`, () => service.process.exited, {
+    timeoutMs: limitMs,
+  }).catch(() => undefined);
+  if (ended === undefined) {
+    findings.violation(`${service.name} did not end within ${limitMs} ms of SIGTERM`);
+    service.process.kill("SIGKILL");
+  } else if (ended !== 0)
+    findings.violation(`${service.name} ended with ${ended} after SIGTERM: ${lastWords(service)}`);
+}
+
+async function judgeOrphans(
+  indexer: string,
+  orphans: readonly SeenProcess[],
+  findings: Findings,
+): Promise<void> {
+  for (const orphan of orphans)
+    await eventually(`process ${orphan.pid} ends`, async () => ((await isAlive(orphan)) ? undefined : true), {
+      timeoutMs: orphanLimitMs,
+      intervalMs: 50,
+    }).catch((error: unknown) =>
+      findings.violation(
+        `a build's process outlived its indexer ${indexer}: ${textOf(error)} (${orphan.commandLine})`,
+      ),
+    );
 }
 
 function lastWords({ process }: Service): string {
