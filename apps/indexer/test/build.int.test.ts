@@ -90,30 +90,64 @@ describe("a build", () => {
     },
   );
 
-  it("B3 leaves bad rows out, counts them by kind, and indexes the rest", async () => {
+  it("B3 I11 leaves bad rows out, counts them by kind in meta and outcome, and indexes the rest", async () => {
     const listId = await createList(stack.db, 40);
     const bytes = (vector: Float32Array) => Buffer.from(vector.buffer);
+    const oneBad = new Float32Array(dim).fill(0.1);
+    oneBad[dim - 1] = Number.NEGATIVE_INFINITY;
     const faults: [number, Buffer][] = [
+      [2, Buffer.alloc(0)],
       [3, Buffer.alloc(12)],
+      [4, bytes(new Float32Array(2 * dim).fill(1))],
       [5, bytes(new Float32Array(dim).fill(Number.NaN))],
-      [6, bytes(new Float32Array(dim).fill(Number.POSITIVE_INFINITY))],
+      [6, bytes(oneBad)],
       [7, bytes(new Float32Array(dim))],
     ];
-    const sql = await connectSql(stack.databaseUrl);
-    for (const [person, data] of faults)
-      await sql.query("UPDATE faces.descriptor SET data = $1 WHERE face_id = $2", [
-        data,
-        faceOf(listId, person),
-      ]);
-    await sql.close();
+    const spoil = async (rows: readonly [number, Buffer][]) => {
+      const sql = await connectSql(stack.databaseUrl);
+      for (const [person, data] of rows)
+        await sql.query("UPDATE faces.descriptor SET data = $1 WHERE face_id = $2", [
+          data,
+          faceOf(listId, person),
+        ]);
+      await sql.close();
+    };
+    await spoil(faults);
     const request = buildRequest(listId);
-    expect((await build(request)).error).toBeNull();
+    const skipped = { wrong_length: 3, not_finite: 2, zero_norm: 1 };
+    expect(await build(request)).toMatchObject({ status: "success", error: null, skipped });
     const opened = await stack.storage.open({ label: listId, indexId: request.task_id });
-    expect(opened.meta.build.skipped).toEqual({ wrong_length: 1, not_finite: 2, zero_norm: 1 });
-    expect(opened.meta.count).toBe(36);
-    expect(opened.keyed.has(faceOf(listId, 5))).toBe(false);
+    expect(opened.meta.build.skipped).toEqual(skipped);
+    expect(opened.meta.count).toBe(34);
+    for (const [person] of faults) expect(opened.keyed.has(faceOf(listId, person))).toBe(false);
     expect(opened.keyed.has(faceOf(listId, 8))).toBe(true);
     await opened.keyed.close();
+
+    // A face whose vector turns bad leaves the index; those bad since before are no news.
+    await spoil([
+      [8, Buffer.alloc(4)],
+      [9, bytes(new Float32Array(dim))],
+    ]);
+    const updating = buildRequest(listId, { mode: "update" });
+    const news = { wrong_length: 1, not_finite: 0, zero_norm: 1 };
+    expect(await build(updating)).toMatchObject({ status: "success", skipped: news });
+    const updated = await stack.storage.open({ label: listId, indexId: updating.task_id });
+    expect(updated.meta).toMatchObject({
+      count: 32,
+      removed_since_rebuild: 2,
+      build: { mode: "update", skipped: news },
+    });
+    for (const person of [8, 9]) expect(updated.keyed.has(faceOf(listId, person))).toBe(false);
+    await updated.keyed.close();
+
+    const allBad = await createList(stack.db, 2, 900);
+    const sql = await connectSql(stack.databaseUrl);
+    await sql.query("UPDATE faces.descriptor SET data = '' WHERE face_id IN ($1, $2)", [
+      faceOf(allBad, 900),
+      faceOf(allBad, 901),
+    ]);
+    await sql.close();
+    expect((await build(buildRequest(allBad))).error?.error_code).toBe(26105);
   });
 
   it("refuses an empty list (26105), one that is unknown (26102), one without descriptors of the version (26105)", async () => {
