@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { realpathSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -132,6 +132,8 @@ async function main(): Promise<void> {
   }
   const ledgerDir = await benchLedger();
   const dir = await mkdtemp(join(tmpdir(), "lim-bench-commits-"));
+  // Postgres runs under an account of its own where this is root, and must reach its folder.
+  await chmod(dir, 0o711);
   const server = await startPostgres({
     dir,
     ledgerDir,

@@ -1,6 +1,6 @@
 // A manager with a long history of tasks and many lists: latency of its listings beside an idle baseline, and time,
 // SQL statements and memory of planning: `node bench/dist/manager.js --help`.
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
@@ -129,6 +129,8 @@ async function main(): Promise<void> {
   }
   // Below the system's temporary folder: Postgres may run under an account of its own.
   const dir = await mkdtemp(join(tmpdir(), "lim-bench-manager-"));
+  // Postgres runs under an account of its own where this is root, and must reach its folder.
+  await chmod(dir, 0o711);
   const closers: (() => Promise<unknown>)[] = [];
   try {
     const servers = { dir, ...(await startBenchServers(dir, closers)) };

@@ -1,7 +1,7 @@
 // Matches over the Redis streams through a real matcher process, at several numbers of callers, against the bare
 // engine searching the same probes in batches of as many in this process: `node bench/dist/match.js --help`.
 import { randomUUID } from "node:crypto";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -303,6 +303,8 @@ const options = readOptions();
 if (!options) console.log(help);
 else {
   const dir = await mkdtemp(join(tmpdir(), "lim-bench-match-"));
+  // Postgres runs under an account of its own where this is root, and must reach its folder.
+  await chmod(dir, 0o711);
   try {
     const figures = report(options, await measure(options, dir));
     printTable(figures);
