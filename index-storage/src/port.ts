@@ -89,7 +89,17 @@ export interface CollectReport {
 /** The on-disk index format: design section 4. */
 export interface IndexStorage {
   readonly root: string;
-  stage(options: Cancellable & { label: string; indexId: string; attempt: number }): Promise<Staging>;
+  /**
+   * Begins an attempt; one of the same id and number that lies there already is taken away. `work` names its own folder
+   * (a UUID, else a random one), so that who ordered the attempt can discard it once its process is gone.
+   */
+  stage(
+    options: Cancellable & { label: string; indexId: string; attempt: number; work?: string },
+  ): Promise<Staging>;
+  /** Takes away what an attempt left under `work`, also of a removed id; that of any other process stays. */
+  discard(
+    options: Cancellable & { label: string; indexId: string; attempt: number; work: string },
+  ): Promise<void>;
   /**
    * The attempt that another process saved, without touching its files. Throws `fenced` where its work folder was
    * replaced or collected meanwhile, `build_cancelled` where its id was removed.

@@ -13,7 +13,15 @@ import {
   syncPath,
   writeDurably,
 } from "./files.ts";
-import { dataFilesOf, fileNames, isFolderId, type Layout, sizeOf, storageLimits } from "./layout.ts";
+import {
+  dataFilesOf,
+  fileNames,
+  folderId,
+  isFolderId,
+  type Layout,
+  sizeOf,
+  storageLimits,
+} from "./layout.ts";
 import { isMarked } from "./marks.ts";
 import { formatMeta, readPublished } from "./meta.ts";
 import { type LoadAdapter, verifyPublished } from "./opening.ts";
@@ -38,15 +46,9 @@ export interface StagingContext {
  * The attempt's folder is the heartbeat; its files are in a folder of a random name inside, so that a second
  * process with the same attempt, which replaces the attempt's folder, can never mix its files with the first one's.
  */
-export async function stageAttempt(
-  context: StagingContext,
-  label: string,
-  indexId: string,
-  attempt: number,
-): Promise<Staging> {
+export async function stageAttempt(context: StagingContext, names: StagedNames): Promise<Staging> {
   const { layout } = context;
-  const path = join(layout.staging, `${indexId}.${attempt}`);
-  const work = randomUUID();
+  const { indexId, path, work } = names;
   try {
     await assertNotRemoved(layout, indexId);
     await discardFolder(layout, path);
@@ -54,7 +56,29 @@ export async function stageAttempt(
   } catch (thrown) {
     throw storageError(thrown, `staging index ${indexId}`);
   }
-  return new StagedAttempt(context, { label, indexId, attempt, path, work });
+  return new StagedAttempt(context, names);
+}
+
+/** Throws bad_input for what cannot name an attempt. */
+export function stagedNames(
+  layout: Layout,
+  of: { label: string; indexId: string; attempt: number; work: string },
+): StagedNames {
+  const { attempt } = of;
+  if (!Number.isSafeInteger(attempt) || attempt < 1) throw new LimError("bad_input", `attempt is ${attempt}`);
+  const indexId = folderId("index id", of.indexId);
+  return {
+    label: folderId("label", of.label),
+    indexId,
+    attempt,
+    path: join(layout.staging, `${indexId}.${attempt}`),
+    work: folderId("work folder", of.work),
+  };
+}
+
+/** Takes away one work folder and what belongs to it. Asks for no mark: left-overs of a removed id go as well. */
+export async function discardAttempt(context: StagingContext, names: StagedNames): Promise<void> {
+  await new StagedAttempt(context, names).discard();
 }
 
 /** The very work folder of an attempt that another process saved. */

@@ -10,7 +10,7 @@ import { readPublished } from "./meta.ts";
 import { type LoadAdapter, openPublished, verifyPublished } from "./opening.ts";
 import type { CollectReport, IndexStorage, PublishedIndex } from "./port.ts";
 import { savedIndexSchema } from "./saved.ts";
-import { moveToTrash, resumeAttempt, stageAttempt } from "./staging.ts";
+import { discardAttempt, moveToTrash, resumeAttempt, stageAttempt, stagedNames } from "./staging.ts";
 
 export interface StorageContext {
   layout: Layout;
@@ -33,12 +33,15 @@ export function createStorage(context: StorageContext): IndexStorage {
   };
   return {
     root: layout.root,
-    async stage({ label, indexId, attempt, signal }) {
+    async stage({ work = randomUUID(), signal, ...of }) {
       assertLive(signal);
-      if (!Number.isSafeInteger(attempt) || attempt < 1)
-        throw new LimError("bad_input", `attempt is ${attempt}`);
-      return stageAttempt(context, folderId("label", label), folderId("index id", indexId), attempt);
+      return stageAttempt(context, stagedNames(layout, { ...of, work }));
     },
+    discard: ({ signal, ...of }) =>
+      guarded("discarding an attempt", async () => {
+        assertLive(signal);
+        await discardAttempt(context, stagedNames(layout, of));
+      }),
     async resume({ saved, signal }) {
       assertLive(signal);
       const parsed = savedIndexSchema.safeParse(saved);

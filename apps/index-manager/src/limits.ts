@@ -24,6 +24,8 @@ export const managerLimits = {
   planTickMs: 1_000,
   /** Tasks of a plan that are on their way to Redis at the same time. */
   parallelCreates: 64,
+  /** A new master's first run of retention waits this long, or its period where that is shorter. */
+  firstRetentionAfterMs: 30_000,
   /** Records that one run of retention removes at most; the next run goes on. */
   maxTasksPerRetention: 10_000,
   /** Lists whose feed one run of retention shortens at most, and tries at the same time. */

@@ -61,7 +61,13 @@ async function lead(deps: MasterDeps, leadership: Leadership): Promise<void> {
         await retention.once();
         return { nextAfterMs: deps.retentionPeriodMs };
       },
-      { failurePauseMs: deps.retentionPeriodMs, log, signal },
+      {
+        // Its reading of all indexes would compete with that of the first plan, for which lists wait.
+        firstAfterMs: Math.min(deps.retentionPeriodMs, managerLimits.firstRetentionAfterMs),
+        failurePauseMs: deps.retentionPeriodMs,
+        log,
+        signal,
+      },
     ),
   ]);
 }

@@ -10,10 +10,11 @@ import { managerLimits } from "./limits.ts";
 export async function repeat(
   name: string,
   once: () => Promise<{ nextAfterMs: number }>,
-  options: { failurePauseMs: number; log: Log; signal: AbortSignal },
+  options: { firstAfterMs?: number; failurePauseMs: number; log: Log; signal: AbortSignal },
 ): Promise<void> {
   const { signal, log } = options;
   let logged: { text: string; atMs: number } | undefined;
+  if (options.firstAfterMs !== undefined) await pause(options.firstAfterMs, signal);
   while (!signal.aborted) {
     let nextAfterMs = options.failurePauseMs;
     try {

@@ -26,6 +26,7 @@ async function build(message: unknown, { signal, report }: ChildWork): Promise<B
   });
   const result = await runBuild({
     request,
+    work: order.work,
     db,
     storage: await openIndexStorage({ root: order.storageRoot }),
     engine: await loadEngine(request.engine),

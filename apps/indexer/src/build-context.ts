@@ -10,6 +10,8 @@ export interface JobLog {
 
 export interface BuildContext {
   request: BuildRequest;
+  /** Name of its folder in the staging; a random one where it is left out. */
+  work?: string;
   db: FacesDb;
   storage: IndexStorage;
   engine: EngineAdapter;

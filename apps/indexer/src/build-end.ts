@@ -79,7 +79,7 @@ function errorOf(seen: Seen): LimError {
       "out_of_memory",
       `the kernel killed the ${stage} process for want of memory, ${phase}`,
     );
-  if (/heap out of memory|std::bad_alloc|Cannot allocate memory|allocation failed/i.test(tail))
+  if (/out of memory|not enough memory|std::bad_alloc|cannot allocate memory|allocation failed/i.test(tail))
     return new LimError("out_of_memory", withTail);
   return new LimError("build_crashed", withTail);
 }

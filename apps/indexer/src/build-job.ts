@@ -21,6 +21,7 @@ export async function runBuild(
     label: request.list_id,
     indexId: request.task_id,
     attempt: request.attempt,
+    ...(context.work === undefined ? {} : { work: context.work }),
     signal,
   });
   return withStaging(staging, log, async () => {

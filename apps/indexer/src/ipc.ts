@@ -1,4 +1,10 @@
-import { buildRequestSchema, errorBodySchema, progressSchema, skippedSchema } from "@lim/contracts";
+import {
+  buildRequestSchema,
+  errorBodySchema,
+  progressSchema,
+  skippedSchema,
+  uuidSchema,
+} from "@lim/contracts";
 import { savedIndexSchema } from "@lim/index-storage";
 import { z } from "zod";
 
@@ -6,6 +12,8 @@ import { z } from "zod";
 export const buildOrderSchema = z.strictObject({
   type: z.literal("build"),
   request: buildRequestSchema,
+  /** Name of its folder in the staging. */
+  work: uuidSchema,
   databaseUrl: z.string(),
   storageRoot: z.string(),
   memoryLimitBytes: z.int().positive(),

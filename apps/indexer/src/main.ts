@@ -90,8 +90,10 @@ function createService(parts: {
 }): Indexer {
   const { config, storage, registry, log } = parts;
   const metrics = createMetrics(registry, () => indexer);
+  // Also the name of its builds' folders in the staging: an attempt runs once in the life of a process.
+  const bootId = randomUUID();
   const indexer: Indexer = createIndexer({
-    bootId: randomUUID(),
+    bootId,
     now: () => new Date(),
     startBuild(request) {
       const { task_id, list_id, attempt } = request;
@@ -99,6 +101,7 @@ function createService(parts: {
         {
           type: "build",
           request,
+          work: bootId,
           databaseUrl: config.databaseUrl,
           storageRoot: config.storageRoot,
           memoryLimitBytes: config.memoryLimitBytes,
@@ -112,7 +115,7 @@ function createService(parts: {
       log.info({ ...request, build_pid: build.pid }, "build begins");
       return build;
     },
-    afterBuild: (request, end) => settleBuild({ storage, request, log }, end),
+    afterBuild: (request, end) => settleBuild({ storage, request, work: bootId, log }, end),
     onEnd(summary) {
       metrics.buildEnded(summary);
       const { request, report, error, durationMs, peakResidentBytes } = summary;

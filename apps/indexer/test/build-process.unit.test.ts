@@ -8,6 +8,7 @@ it("I10 a build process that does not end after its last word is killed, and its
   const build = startBuildProcess(
     {
       type: "build",
+      work: randomUUID(),
       request: {
         task_id: randomUUID(),
         list_id: randomUUID(),
