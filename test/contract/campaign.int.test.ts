@@ -65,7 +65,7 @@ async function campaignAgainst(
 const rulesOf = ({ findings }: CampaignResult) => new Set(findings.map(({ violation }) => violation.rule));
 
 it("a service that refuses what is documented is found out, with a smallest request, and no operation was carried out", async () => {
-  const result = await campaignAgainst(refuse, () => ["task 1"]);
+  const result = await campaignAgainst(refuse, () => ["task 1"], 800);
   expect(rulesOf(result)).toContain("documented, refused");
   expect(rulesOf(result)).not.toContain("changed something");
   expect(result.findings.every((finding) => finding.curl.includes("$LIM_URL"))).toBe(true);

@@ -8,7 +8,7 @@ import { startWorld } from "../contract/world.ts";
 
 /** `npm run fuzz:api` sends more, and with other seeds. */
 const seed = 20_261_121;
-const requests = 600;
+const requests = 1_000;
 
 it("I11: every operation of the committed document does what it says, asked well and asked badly", async () => {
   const closers: (() => Promise<unknown>)[] = [];

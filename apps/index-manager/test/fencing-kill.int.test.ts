@@ -107,33 +107,41 @@ describe("a master that is killed", () => {
     expect(indexer.builds).toHaveLength(1);
   });
 
-  it.each([
-    { fate: "drop", text: "before the record is gone" },
-    { fate: "forward", text: "after the record is gone" },
-  ] as const)(
-    "I3 I4: in the middle of removing a running task, $text: nothing of it is published",
-    async ({ fate }) => {
-      const indexer = await harness.indexer();
-      const { first, second } = await pair(noPlans);
-      const listId = await harness.list();
-      const taskId = await requestTask(second, listId);
-      await building(indexer);
-      const halt = haltAt(first, "task_remove", { signal: "SIGKILL", fate });
-      await first.api("DELETE", `/1/tasks/${taskId}`).catch(() => undefined);
-      await takesOver(second, halt.reached);
-      if (fate === "forward") {
-        await eventually("the build is stopped", () => (indexer.stops.length > 0 ? true : undefined));
-        expect((await second.api("GET", `/1/tasks/${taskId}`)).status).toBe(404);
-      } else if (indexer.current()) await indexer.succeed().catch(() => indexer.end(null));
-      const other = await eventually("the list may be asked for again", () => requestTask(second, listId), {
-        timeoutMs: 20_000,
-      });
-      await eventually("and is built", () => (indexer.current()?.task_id === other ? true : undefined));
-      await indexer.succeed();
-      await harness.untilStatus(second, other, "success");
-      const { indexes } = await harness.storage.list({ label: listId });
-      expect(indexes.map((index) => index.indexId)).toEqual([other]);
-      expect(await leads(second)).toBe(true);
-    },
-  );
+  it("I3 I4: before a running task's record is removed: it goes on as if nobody had asked", async () => {
+    const indexer = await harness.indexer();
+    const { first, second } = await pair(noPlans);
+    const listId = await harness.list();
+    const taskId = await requestTask(second, listId);
+    await building(indexer);
+    const halt = haltAt(first, "task_remove", { signal: "SIGKILL", fate: "drop" });
+    await first.api("DELETE", `/1/tasks/${taskId}`).catch(() => undefined);
+    await takesOver(second, halt.reached);
+    await indexer.succeed();
+    expect(await harness.untilStatus(second, taskId, "success")).toMatchObject({ attempt: 1 });
+    const { indexes } = await harness.storage.list({ label: listId });
+    expect(indexes.map((index) => index.indexId)).toEqual([taskId]);
+    expect(indexer.stops).toEqual([]);
+  });
+
+  it("I3 I4: after a running task's record is removed, before its id is marked: its build is stopped", async () => {
+    const indexer = await harness.indexer();
+    const { first, second } = await pair(noPlans);
+    const listId = await harness.list();
+    const taskId = await requestTask(second, listId);
+    await building(indexer);
+    const halt = haltAt(first, "task_remove", { signal: "SIGKILL", fate: "forward" });
+    await first.api("DELETE", `/1/tasks/${taskId}`).catch(() => undefined);
+    await takesOver(second, halt.reached);
+    await eventually("the build is stopped", () => (indexer.stops.length > 0 ? true : undefined));
+    expect((await second.api("GET", `/1/tasks/${taskId}`)).status).toBe(404);
+    const other = await eventually("the list may be asked for again", () => requestTask(second, listId), {
+      timeoutMs: 20_000,
+    });
+    await eventually("and is built", () => (indexer.current()?.task_id === other ? true : undefined));
+    await indexer.succeed();
+    await harness.untilStatus(second, other, "success");
+    const { indexes } = await harness.storage.list({ label: listId });
+    expect(indexes.map((index) => index.indexId)).toEqual([other]);
+    expect(await leads(second)).toBe(true);
+  });
 });
