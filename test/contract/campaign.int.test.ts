@@ -64,13 +64,12 @@ async function campaignAgainst(
 
 const rulesOf = ({ findings }: CampaignResult) => new Set(findings.map(({ violation }) => violation.rule));
 
-it("a service that refuses what is documented is found out, with a smallest request, and no operation was carried out", async () => {
-  const result = await campaignAgainst(refuse, () => ["task 1"], 800);
+it("a service that refuses what is documented is found out, with a smallest request", async () => {
+  const result = await campaignAgainst(refuse, () => ["task 1"]);
   expect(rulesOf(result)).toContain("documented, refused");
   expect(rulesOf(result)).not.toContain("changed something");
   expect(result.findings.every((finding) => finding.curl.includes("$LIM_URL"))).toBe(true);
   expect(result.findings.some((finding) => finding.smallest !== undefined)).toBe(true);
-  expect(result.faults).toContainEqual(expect.stringContaining("no valid request was carried out"));
   expect(reportOf(result, 1)).toContain("documented, refused: ");
 });
 
