@@ -335,7 +335,7 @@ function carriedOut(world: Observed, actions: readonly Action[]): Observed {
   const told = [...indexing.values()].map((one) => ({
     ...one,
     progress: adopted.has(one.task_id)
-      ? (indexers.find(({ state }) => buildsIt(one, state))?.state?.progress ?? null)
+      ? (indexers.find(({ origin }) => origin === one.indexer)?.state?.progress ?? null)
       : one.progress,
   }));
   return { ...world, indexers, queue, otherRecords, indexing: told, silentLookups: new Map() };
