@@ -122,10 +122,13 @@ test("Ctrl-C stops every process; the next start, now with a token, has faces an
   expect(await stack.exited).toBe(0);
   for (const pid of pids) expect(await isProcessRunning(pid)).toBe(false);
 
-  stack = await up("a-token-of-this-test");
+  const token = "a-token-of-this-test";
+  stack = await up(token);
   const refused = await lim(["indexes"], { ...env, LIM_API_TOKEN: "" });
   expect(refused.code).toBe(2);
   expect(refused.stderr).toContain("set LIM_API_TOKEN");
+  expect(await statuses("indexer", "/state", token)).toEqual([401, 401, 200]);
+  expect(await statuses("indexed-matcher", "/indexes", token)).toEqual([401, 401, 200]);
   expect((await lim(["indexes"], env)).stdout).toMatch(/ 600 /);
   const answer = await eventually(
     "the index is served again",
@@ -137,4 +140,18 @@ test("Ctrl-C stops every process; the next start, now with a token, has faces an
     { timeoutMs: 30_000, intervalMs: 200 },
   );
   expect(answer.matches[0].face_id).toBe(faceIdOf("up", 3));
+  const built = await lim(["tasks", "create", "staff", "--watch"], env);
+  expect(built.code, `${built.stdout}${built.stderr}`).toBe(0);
+  expect(built.stdout).toContain("is published");
 });
+
+/** How the first service of a kind answers without a token, with another one, with the right one. */
+async function statuses(kind: string, path: string, token: string): Promise<number[]> {
+  const url = new RegExp(`${kind}-1 +(http\\S+) `).exec(stack.lines.join("\n"))?.[1];
+  const headers: Record<string, string>[] = [
+    {},
+    { authorization: `Bearer ${token}-` },
+    { authorization: `Bearer ${token}` },
+  ];
+  return Promise.all(headers.map(async (of) => (await fetch(url + path, { headers: of })).status));
+}

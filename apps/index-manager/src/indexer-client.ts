@@ -29,12 +29,19 @@ export interface IndexerClient {
   ): Promise<CommandResult>;
 }
 
-export function createIndexerClient(log: Log): IndexerClient {
+/** `token`: what protected indexers ask for; others pay no heed to it. */
+export function createIndexerClient(log: Log, token?: string): IndexerClient {
+  const authorization: Record<string, string> =
+    token === undefined ? {} : { authorization: `Bearer ${token}` };
   return {
     async state(origin, signal) {
       const limit = AbortSignal.any([signal, AbortSignal.timeout(managerLimits.stateTimeoutMs)]);
       try {
-        const response = await fetch(`${origin}/state`, { signal: limit, redirect: "error" });
+        const response = await fetch(`${origin}/state`, {
+          headers: authorization,
+          redirect: "error",
+          signal: limit,
+        });
         const body = await readJson(response);
         if (response.ok) return indexerStateSchema.parse(body);
         // Who looks up says when an indexer begins and ceases to answer: here it would be a line per lookup.
@@ -45,16 +52,24 @@ export function createIndexerClient(log: Log): IndexerClient {
       }
       return undefined;
     },
-    build: (origin, request, signal) => command(`${origin}/index_list`, request, signal),
-    stop: (origin, request, signal) => command(`${origin}/stop`, request, signal),
+    build: (origin, request, signal) => command(`${origin}/index_list`, request, { authorization, signal }),
+    stop: (origin, request, signal) => command(`${origin}/stop`, request, { authorization, signal }),
   };
 }
 
-async function command(url: string, body: object, signal: AbortSignal): Promise<CommandResult> {
+async function command(
+  url: string,
+  body: object,
+  { authorization, signal }: { authorization: Readonly<Record<string, string>>; signal: AbortSignal },
+): Promise<CommandResult> {
   try {
     const response = await fetch(url, {
       method: "POST",
-      headers: { "content-type": "application/json", [requestIdHeader]: requestIdOf(undefined) },
+      headers: {
+        ...authorization,
+        "content-type": "application/json",
+        [requestIdHeader]: requestIdOf(undefined),
+      },
       body: JSON.stringify(body),
       redirect: "error",
       signal: AbortSignal.any([signal, AbortSignal.timeout(managerLimits.commandTimeoutMs)]),

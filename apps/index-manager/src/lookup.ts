@@ -146,7 +146,11 @@ function noteAnswers(log: Log, memory: Memory, indexers: readonly ObservedIndexe
   for (const [origin, answers] of after) {
     if (answers === undefined || before.get(origin) === answers) continue;
     if (answers) log.info({ indexer: origin }, "indexer answers");
-    else log.warn({ indexer: origin }, "indexer does not answer: is it reachable at its registered origin?");
+    else
+      log.warn(
+        { indexer: origin },
+        "indexer does not answer: is it reachable at its registered origin, with the same LIM_API_TOKEN?",
+      );
   }
   for (const origin of before.keys())
     if (!after.has(origin)) log.info({ indexer: origin }, "indexer is no longer registered");

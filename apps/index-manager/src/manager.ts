@@ -54,7 +54,7 @@ async function serve(
     db,
     log,
     registry: createIndexerRegistry({ redis, log }),
-    client: createIndexerClient(log),
+    client: createIndexerClient(log, settings.apiToken),
     deadLetters: createDeadLetters({ redis, log }),
     metrics,
     nowMs: async (of) => (await redis.time({ signal: of })).redisMs,

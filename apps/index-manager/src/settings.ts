@@ -1,5 +1,6 @@
 import { defaults, engineNameSchema, limits, uuidSchema } from "@lim/contracts";
 import {
+  apiSettings,
   commonSettings,
   describeSettings,
   descriptorSettings,
@@ -49,13 +50,10 @@ export const settingsShape = {
   ...descriptorSettings,
   ...listenSettings("LIM_MANAGER", defaults.managerPort),
   apiToken: {
-    env: "LIM_API_TOKEN",
-    secret: true,
-    schema: z
-      .string()
-      .regex(/^[\x21-\x7e]{16,256}$/, "must have 16 to 256 printable characters without spaces")
-      .optional()
-      .describe("Bearer token that every request but those for health must bear; off where unset"),
+    ...apiSettings.apiToken,
+    schema: apiSettings.apiToken.schema.describe(
+      "Bearer token that every request but those for health must bear, and that this manager bears to indexers; off where unset",
+    ),
   },
   masterLock: {
     env: "LIM_MANAGER_MASTER_LOCK",

@@ -4,11 +4,18 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { createIndexerClient } from "../src/indexer-client.ts";
 
 let close: (() => void) | undefined;
-afterEach(() => close?.());
+let heard: (string | undefined)[] = [];
+afterEach(() => {
+  close?.();
+  heard = [];
+});
 
 /** A server that is not what an indexer should be. */
 async function answering(status: number, body: string): Promise<string> {
-  const server = createServer((_, response) => response.writeHead(status).end(body));
+  const server = createServer((request, response) => {
+    heard.push(request.headers.authorization);
+    response.writeHead(status).end(body);
+  });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   close = () => server.close();
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -28,6 +35,25 @@ describe("asking an indexer for its state, each second", () => {
     expect(log.info).not.toHaveBeenCalled();
     expect(log.warn).not.toHaveBeenCalled();
     expect(log.error).not.toHaveBeenCalled();
+  });
+});
+
+describe("every question and command", () => {
+  const quiet = { debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error: vi.fn() };
+  const never = new AbortController().signal;
+  const build = {} as Parameters<ReturnType<typeof createIndexerClient>["build"]>[1];
+  const stop = {} as Parameters<ReturnType<typeof createIndexerClient>["stop"]>[1];
+
+  it.each([
+    ["the token, where there is one", "a-token-of-this-test", "Bearer a-token-of-this-test"],
+    ["none, where there is none", undefined, undefined],
+  ])("bears %s", async (_, token, header) => {
+    const origin = await answering(200, "{}");
+    const client = createIndexerClient(quiet, token);
+    await client.state(origin, never);
+    await client.build(origin, build, never);
+    await client.stop(origin, stop, never);
+    expect(heard).toEqual([header, header, header]);
   });
 });
 

@@ -15,6 +15,8 @@ export interface AppDeps {
   registry: Registry;
   matcherId: () => string;
   logger: FastifyBaseLogger;
+  /** Every request but those for health must bear it; undefined: none is asked for. */
+  apiToken: string | undefined;
   metrics: MetricRegistry;
   health: readonly HealthCheck[];
   isReady: () => boolean;
@@ -74,6 +76,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
     metrics: deps.metrics,
     health: deps.health,
     isReady: deps.isReady,
+    bearerToken: deps.apiToken,
   });
   base.withTypeProvider<ZodTypeProvider>().route({
     method: "GET",

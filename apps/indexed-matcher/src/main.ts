@@ -36,6 +36,7 @@ async function main(signal: AbortSignal, settingsFile: string | undefined): Prom
     registry,
     matcherId: () => matcherId,
     logger: log,
+    apiToken: settings.apiToken,
     metrics,
     health: [
       { name: "postgres", check: (checkSignal) => db.ping({ signal: checkSignal }) },

@@ -9,6 +9,7 @@ export async function renderOpenApi(): Promise<string> {
     registry: new Registry(),
     matcherId: () => "",
     logger: createLogger({ service: serviceName, level: "silent" }),
+    apiToken: undefined,
     metrics: new MetricRegistry(),
     health: [],
     isReady: () => false,

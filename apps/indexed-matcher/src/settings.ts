@@ -1,5 +1,6 @@
 import { defaults } from "@lim/contracts";
 import {
+  apiSettings,
   commonSettings,
   describeSettings,
   descriptorSettings,
@@ -16,6 +17,7 @@ import { z } from "zod";
 
 const shape = {
   ...commonSettings,
+  ...apiSettings,
   ...descriptorSettings,
   ...listenSettings("LIM_MATCHER", defaults.matcherPort),
   matcherHost: {

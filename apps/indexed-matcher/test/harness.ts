@@ -113,6 +113,8 @@ export async function startHarness(): Promise<Harness> {
           LIM_LABEL_KEY_TTL_MS: "2000",
           LIM_LABEL_KEY_RENEW_MS: "500",
           LIM_BATCH_SIZE: "16",
+          // Whoever runs the tests may have one.
+          LIM_API_TOKEN: "",
           ...env,
         },
       });

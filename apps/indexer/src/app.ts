@@ -9,6 +9,8 @@ import { serviceName, serviceVersion } from "./version.ts";
 export interface AppDeps {
   indexer: Indexer;
   logger: FastifyBaseLogger;
+  /** Every request but those for health must bear it; undefined: none is asked for. */
+  apiToken: string | undefined;
   metrics: Registry;
   health: readonly HealthCheck[];
   isReady: () => boolean;
@@ -67,6 +69,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
     metrics: deps.metrics,
     health: deps.health,
     isReady: deps.isReady,
+    bearerToken: deps.apiToken,
   });
   const app = base.withTypeProvider<ZodTypeProvider>();
 

@@ -39,6 +39,7 @@ async function serve(config: Settings, signal: AbortSignal): Promise<void> {
   const app = await buildApp({
     indexer,
     logger: log,
+    apiToken: config.apiToken,
     metrics: registry,
     health: [
       { name: "postgres", check: (checkSignal) => db.ping({ signal: checkSignal }) },

@@ -16,6 +16,7 @@ export async function renderOpenApi(): Promise<string> {
   const app = await buildApp({
     indexer,
     logger: createLogger({ service: "indexer", level: "silent" }),
+    apiToken: undefined,
     metrics: new Registry(),
     health: [],
     isReady: () => false,

@@ -1,5 +1,6 @@
 import { defaults } from "@lim/contracts";
 import {
+  apiSettings,
   commonSettings,
   describeSettings,
   guessHost,
@@ -18,6 +19,7 @@ const defaultMemoryShare = 0.8;
 
 const shape = {
   ...commonSettings,
+  ...apiSettings,
   ...listenSettings("LIM_INDEXER", defaults.indexerPort),
   origin: {
     env: "LIM_INDEXER_ORIGIN",
@@ -56,6 +58,8 @@ export interface Settings {
   storageRoot: string;
   host: string;
   port: number;
+  /** What callers of the HTTP API must bear; undefined: nothing. */
+  apiToken: string | undefined;
   /** Origin under which managers reach this indexer, given the port that it listens on. */
   originOf: (listeningPort: number) => string;
   registrationTtlMs: number;

@@ -21,9 +21,9 @@ it("the OpenAPI document names every operation with its refusals, the same at ev
   );
   expect(operations).toEqual(
     expect.arrayContaining([
-      ["get /state", "getState", "200,400,413,431,500,503"],
-      ["post /index_list", "indexList", "202,400,409,413,415,431,500,503"],
-      ["post /stop", "stopBuild", "200,400,404,409,413,415,431,500,503"],
+      ["get /state", "getState", "200,400,401,413,431,500,503"],
+      ["post /index_list", "indexList", "202,400,401,409,413,415,431,500,503"],
+      ["post /stop", "stopBuild", "200,400,401,404,409,413,415,431,500,503"],
       ["get /healthcheck", "getHealth", "200,400,413,431,500,503"],
     ]),
   );

@@ -87,6 +87,8 @@ export async function startIndexer(stack: Stack, env: Record<string, string> = {
       LIM_INDEXER_HOST: "127.0.0.1",
       LIM_INDEXER_PORT: "0",
       LIM_INDEXER_TTL_MS: "1500",
+      // Whoever runs the tests may have one.
+      LIM_API_TOKEN: "",
       ...env,
     },
   });

@@ -62,6 +62,7 @@ export async function startIndexer(run: Run): Promise<RunningIndexer> {
       LIM_LOG_LEVEL: "info",
       // A benchmark that is stopped waits for no build.
       LIM_DRAIN_TIMEOUT_MS: "0",
+      LIM_API_TOKEN: "",
     },
   });
   try {

@@ -144,7 +144,7 @@ function printHowTo(servers: Servers, services: readonly Service[], settings: Cl
   console.log(`export DATABASE_URL=${servers.postgres.url}`);
   console.log(`export LIM_MANAGER_URL=${services[0]?.url}`);
   if (settings.apiToken !== undefined)
-    console.log("# and LIM_API_TOKEN, with the value that it has here: the managers ask for it");
+    console.log("# and LIM_API_TOKEN, with the value that it has here: all services ask for it");
   console.log("\nThen, in another terminal:");
   console.log(`  npx lim import faces.ndjson --list staff --dim ${settings.dim}`);
   console.log("  npx lim tasks create staff --watch");

@@ -57,6 +57,19 @@ export const descriptorSettings = {
   },
 } as const;
 
+/** Who may call a service's HTTP API: one token for all services of a deployment. */
+export const apiSettings = {
+  apiToken: {
+    env: "LIM_API_TOKEN",
+    secret: true,
+    schema: z
+      .string()
+      .regex(/^[\x21-\x7e]{16,256}$/, "must have 16 to 256 printable characters without spaces")
+      .optional()
+      .describe("Bearer token that every request but those for health must bear; off where unset"),
+  },
+} as const;
+
 /** Where a service listens: `<prefix>_HOST` and `<prefix>_PORT`. */
 export function listenSettings(prefix: string, defaultPort: number) {
   return {

@@ -2,6 +2,7 @@
 export type { Logger } from "pino";
 export { Counter, Gauge, Histogram, Registry } from "prom-client";
 export {
+  apiSettings,
   commonSettings,
   descriptorSettings,
   flag,

@@ -159,6 +159,7 @@ function commonEnv({ world, mark }: Stage): Record<string, string> {
     LIM_STORAGE_ROOT: world.storageRoot,
     TMPDIR: world.scratchDir,
     LIM_CHAOS_RUN: mark,
+    LIM_API_TOKEN: "",
   };
 }
 
