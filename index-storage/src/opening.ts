@@ -49,7 +49,7 @@ export async function cleanScratch(scratchDir: string): Promise<void> {
   }
 }
 
-function assertDigest(name: string, found: FileDigest, expected: FileDigest): void {
+export function assertDigest(name: string, found: FileDigest, expected: FileDigest): void {
   if (found.size !== expected.size)
     throw new LimError(
       "index_refused",
@@ -76,7 +76,7 @@ export async function readVerified(
   return bytes;
 }
 
-async function published(layout: Layout, label: string, indexId: string) {
+export async function published(layout: Layout, label: string, indexId: string) {
   if (await isMarked(layout, indexId)) throw new LimError("not_found", `index ${indexId} was removed`);
   const found = await readPublished(layout, label, indexId);
   if (!found) throw new LimError("not_found", `no index ${indexId} under label ${label}`);
@@ -84,7 +84,12 @@ async function published(layout: Layout, label: string, indexId: string) {
 }
 
 /** An index that vanished while it was read is not corrupt: tells the two apart once something went wrong. */
-async function judged(layout: Layout, label: string, indexId: string, thrown: unknown): Promise<LimError> {
+export async function judged(
+  layout: Layout,
+  label: string,
+  indexId: string,
+  thrown: unknown,
+): Promise<LimError> {
   const vanished = !(await exists(layout.index(label, indexId)).catch(() => true));
   if (vanished)
     return new LimError("not_found", `index ${indexId} was removed while it was read`, { cause: thrown });
