@@ -21,8 +21,8 @@ export interface Fleet {
   /** Waits until all wanted members run and exactly one of them leads. */
   untilSteady(): Promise<Member>;
   readonly failures: string[];
-  /** What managers, those that are gone too, wrote with one of the words in it; at most `limit` lines. */
-  linesWith(words: readonly string[], limit: number): string[];
+  /** Those that are gone too. */
+  readonly everyone: readonly Service[];
   stop(): Promise<void>;
 }
 
@@ -76,14 +76,7 @@ export function createFleet(servers: Servers, size: number, env: Readonly<Record
         },
         { timeoutMs: readyLimitMs },
       ),
-    linesWith: (words, limit) =>
-      everyone
-        .flatMap(({ name, process }) =>
-          process.lines
-            .filter((line) => words.some((word) => line.includes(word)))
-            .map((line) => `${name} ${line}`),
-        )
-        .slice(0, limit),
+    everyone,
     async stop() {
       stopping = true;
       await Promise.allSettled(starting);

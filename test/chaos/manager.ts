@@ -1,12 +1,7 @@
 // Makes the master of three Index Managers fail again and again, and checks that nothing is lost or built twice.
 //   node test/chaos/manager.ts [--failovers 100] [--seed 1] [--lease-ms 1500] [--max-minutes 15] …
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
-import { openFacesDb } from "@lim/faces-db";
-import { openProcessLedger, startPostgres } from "@lim/local-servers";
-import { type Servers, startTestRedis } from "@lim/testkit";
+import { finish, readCommandLine, withWorld } from "./command.ts";
 import { type ChaosOptions, type ChaosReport, chaosDefaults, runChaos } from "./run.ts";
 
 const help = `Makes the master of several Index Managers fail again and again, with real processes, Redis, Postgres and storage.
@@ -25,88 +20,36 @@ const help = `Makes the master of several Index Managers fail again and again, w
 
 Exit code 0 where every rule held, 1 where one was broken, 2 for wrong use.`;
 
-const flags = {
-  failovers: { type: "string" },
-  seed: { type: "string" },
-  "lease-ms": { type: "string" },
-  "max-minutes": { type: "string" },
-  "flush-every": { type: "string" },
-  "restart-every": { type: "string" },
-  managers: { type: "string" },
-  peers: { type: "string" },
-  lists: { type: "string" },
-  report: { type: "string" },
-  json: { type: "boolean" },
-  help: { type: "boolean" },
-} as const;
-
-type Values = ReturnType<typeof parseArgs<{ options: typeof flags }>>["values"];
-
-function wrongUse(reason: string): never {
-  console.error(`${reason}\n\n${help}`);
-  process.exit(2);
-}
-
-function read(): Values {
-  try {
-    return parseArgs({ options: flags }).values;
-  } catch (error) {
-    return wrongUse(error instanceof Error ? error.message : String(error));
-  }
-}
-
-function optionsOf(values: Values): ChaosOptions {
-  const number = (name: keyof typeof flags, fallback: number, least: number) => {
-    const text = values[name];
-    const value = text === undefined ? fallback : Number(text);
-    if (!Number.isFinite(value) || value < least || (name !== "max-minutes" && !Number.isInteger(value)))
-      wrongUse(`--${name} must be a number from ${least}`);
-    return value;
-  };
-  return {
-    failovers: number("failovers", chaosDefaults.failovers, 1),
-    seed: number("seed", chaosDefaults.seed, 0),
-    leaseTtlMs: number("lease-ms", chaosDefaults.leaseTtlMs, 500),
-    maxMinutes: number("max-minutes", chaosDefaults.maxMinutes, 0.1),
-    flushEvery: number("flush-every", chaosDefaults.flushEvery, 0),
-    restartEvery: number("restart-every", chaosDefaults.restartEvery, 0),
-    managers: number("managers", chaosDefaults.managers, 2),
-    peers: number("peers", chaosDefaults.peers, 1),
-    lists: number("lists", chaosDefaults.lists, 1),
-    ...(values.json ? {} : { log: (text: string) => console.error(text) }),
-  };
-}
-
-/** Thrown away after the run, so nothing needs to reach the disk. */
-const postgresSettings = {
-  fsync: "off",
-  synchronous_commit: "off",
-  full_page_writes: "off",
-  max_connections: "100",
+const line = readCommandLine(help, {
+  texts: [
+    "failovers",
+    "seed",
+    "lease-ms",
+    "max-minutes",
+    "flush-every",
+    "restart-every",
+    "managers",
+    "peers",
+    "lists",
+  ],
+});
+const options: ChaosOptions = {
+  failovers: line.number("failovers", chaosDefaults.failovers, { least: 1 }),
+  seed: line.number("seed", chaosDefaults.seed, { least: 0 }),
+  leaseTtlMs: line.number("lease-ms", chaosDefaults.leaseTtlMs, { least: 500 }),
+  maxMinutes: line.number("max-minutes", chaosDefaults.maxMinutes, { least: 0.1, fraction: true }),
+  flushEvery: line.number("flush-every", chaosDefaults.flushEvery, { least: 0 }),
+  restartEvery: line.number("restart-every", chaosDefaults.restartEvery, { least: 0 }),
+  managers: line.number("managers", chaosDefaults.managers, { least: 2 }),
+  peers: line.number("peers", chaosDefaults.peers, { least: 1 }),
+  lists: line.number("lists", chaosDefaults.lists, { least: 1 }),
+  ...(line.has("json") ? {} : { log: (text: string) => console.error(text) }),
 };
-
-async function main(values: Values, options: ChaosOptions): Promise<ChaosReport> {
-  const dir = await mkdtemp(join(tmpdir(), "lim-chaos-"));
-  const redis = await startTestRedis();
-  const postgres = await startPostgres({
-    dir: join(dir, "postgres"),
-    database: "chaos",
-    settings: postgresSettings,
-  });
-  const db = openFacesDb({ connectionString: postgres.url, applicationName: "chaos" });
-  try {
-    await db.migrate();
-    const servers: Servers = { redis, postgres, ledger: await openProcessLedger(dir), ledgerDir: dir };
-    const report = await runChaos({ servers, redis, db, storageRoot: join(dir, "index-storage") }, options);
-    if (values.report !== undefined) await writeFile(values.report, `${JSON.stringify(report, null, 2)}\n`);
-    return report;
-  } finally {
-    await db.close();
-    await postgres.stop();
-    await redis.stop();
-    await rm(dir, { recursive: true, force: true, maxRetries: 5 });
-  }
-}
+console.error(`seed ${options.seed}`);
+const report = await withWorld(({ dir, servers, redis, db }) =>
+  runChaos({ servers, redis, db, storageRoot: join(dir, "index-storage") }, options),
+);
+await finish(report, line, { print });
 
 function print(report: ChaosReport): void {
   const rows = { ...report.takeover_by_fault, "all faults": report.takeover };
@@ -122,15 +65,4 @@ function print(report: ChaosReport): void {
       ? `ok: every take-over within ${report.allowed_takeover_ms} ms, nothing lost, nothing built twice`
       : `${report.violations.length} violations`,
   );
-}
-
-const values = read();
-if (values.help) console.log(help);
-else {
-  const options = optionsOf(values);
-  console.error(`seed ${options.seed}`);
-  const report = await main(values, options);
-  if (values.json) console.log(JSON.stringify(report));
-  else print(report);
-  process.exitCode = report.ok ? 0 : 1;
 }

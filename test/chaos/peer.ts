@@ -13,7 +13,7 @@ import {
 } from "@lim/contracts";
 import type { FacesDb } from "@lim/faces-db";
 import type { IndexStorage } from "@lim/index-storage";
-import { createKeyedIndex, loadEngine } from "@lim/vector-index";
+import { publishIndex } from "./publish.ts";
 import type { Chances } from "./random.ts";
 
 /** What peers tell of their builds. Times are milliseconds of performance.now(). */
@@ -167,31 +167,23 @@ export async function startPeer(deps: {
     request: BuildRequest,
     signal: AbortSignal,
   ): Promise<LimError | undefined> {
-    const { list_id: label, task_id: indexId, descriptor_version: descriptorVersion, dim } = request;
-    const params = { m: request.params.m, efConstruction: request.params.ef_construction };
+    const { list_id: label, task_id: indexId } = request;
     const again = (await storage.find({ indexId, label }).catch(() => undefined)) !== undefined;
     try {
-      await using cleanUp = new AsyncDisposableStack();
-      const snapshot = await db.openSnapshot({ listId: label, descriptorVersion, dim, signal });
-      cleanUp.defer(() => snapshot.close());
-      const engine = await loadEngine(request.engine);
-      const keyed = createKeyedIndex(await engine.create({ dim, capacity: snapshot.faceCount, params }));
-      cleanUp.defer(() => keyed.close());
-      const staging = await storage.stage({ label, indexId, attempt: request.attempt });
-      cleanUp.defer(() => staging.discard());
-      for await (const batch of snapshot.batches) await keyed.addNew(batch.faceIds, batch.vectors);
-      const content = {
-        label,
-        historyId: snapshot.historyId,
-        descriptorVersion,
-        revision: snapshot.revision,
-        engine: request.engine,
-        params,
-        mode: request.mode,
-        removedSinceRebuild: 0,
-        skipped: snapshot.skipped,
-      };
-      const { meta } = await staging.publish(keyed, content, { phases: {}, signal });
+      const { meta } = await publishIndex(
+        { storage, db },
+        {
+          label,
+          indexId,
+          attempt: request.attempt,
+          engine: request.engine,
+          params: { m: request.params.m, efConstruction: request.params.ef_construction },
+          descriptorVersion: request.descriptor_version,
+          dim: request.dim,
+          mode: request.mode,
+          signal,
+        },
+      );
       witness.published(request, meta.revision, performance.now(), again);
       return undefined;
     } catch (thrown) {

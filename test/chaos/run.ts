@@ -6,6 +6,7 @@ import { eventually, type Servers, type TestRedis } from "@lim/testkit";
 import { Redis } from "ioredis";
 import { chooseKind, type FailOver, type FaultKind, failOver, faultKinds } from "./faults.ts";
 import { createFeeder } from "./feeder.ts";
+import { evidenceOf } from "./findings.ts";
 import { createFleet, type Fleet } from "./fleet.ts";
 import { createLedger, type Ledger, openTasks } from "./ledger.ts";
 import { type Peer, startPeer } from "./peer.ts";
@@ -66,7 +67,6 @@ const dim = 8;
 const descriptorVersion = 1;
 const observeEveryMs = 100;
 const restLimitMs = 90_000;
-const maxEvidenceLines = 200;
 
 /** Runs managers, peers and a feeder, and makes the master fail until the wanted number of fail-overs has happened. */
 export async function runChaos(
@@ -241,14 +241,8 @@ function reportOf(
     figures: ledger.figures(),
     answers: Object.fromEntries([...run.answers].toSorted(([a], [b]) => a.localeCompare(b))),
     violations: ledger.violations,
-    evidence: run.fleet.linesWith(idsIn(ledger.violations), maxEvidenceLines),
+    evidence: evidenceOf(run.fleet.everyone, ledger.violations),
   };
-}
-
-function idsIn(texts: readonly string[]): string[] {
-  return [
-    ...new Set(texts.flatMap((text) => text.match(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g) ?? [])),
-  ];
 }
 
 function spreadOf(failOvers: readonly FailOver[]): Spread {

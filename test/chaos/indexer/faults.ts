@@ -4,11 +4,11 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { buildPhases } from "@lim/contracts";
 import { eventually } from "@lim/testkit";
+import { type Findings, textOf } from "../findings.ts";
+import { type SeenProcess, signalProcess } from "../processes.ts";
 import type { Chances } from "../random.ts";
+import { makeReadOnly } from "../read-only.ts";
 import type { Feeder } from "./feeder.ts";
-import { type Findings, textOf } from "./findings.ts";
-import { type SeenProcess, signalProcess } from "./processes.ts";
-import { makeReadOnly } from "./read-only.ts";
 import type { Slot } from "./slots.ts";
 
 /** Weights of the faults. Those that kill a process count towards the wanted number. */

@@ -3,8 +3,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type BuildMode, type Task, taskSchema } from "@lim/contracts";
 import type { FacesDb } from "@lim/faces-db";
 import { chanceVector } from "../feeder.ts";
+import type { Findings } from "../findings.ts";
 import type { Chances } from "../random.ts";
-import type { Findings } from "./findings.ts";
 
 const requestTimeoutMs = 15_000;
 const pauseMs = { least: 40, most: 250 } as const;

@@ -1,14 +1,8 @@
 // Kills the build processes and indexers of a running LIM again and again, and checks that readers never see a partial
 // index, that no task hangs and that nothing is left.
 //   node test/chaos/indexer/main.ts [--kills 200] [--seed 1] [--max-minutes 15] …
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { parseArgs } from "node:util";
-import { engineNameSchema } from "@lim/contracts";
-import { openFacesDb } from "@lim/faces-db";
-import { openProcessLedger, startPostgres } from "@lim/local-servers";
-import { type Servers, startTestRedis } from "@lim/testkit";
+import { join } from "node:path";
+import { finish, readCommandLine, stopSignal, withWorld } from "../command.ts";
 import { type ChaosOptions, type ChaosReport, chaosDefaults, runChaos } from "./run.ts";
 
 const defaultReport = "reports/chaos-indexer.json";
@@ -27,104 +21,28 @@ const help = `Kills build processes and indexers again and again, with real proc
 
 Exit code 0 where every rule held, 1 where one was broken, 2 for wrong use.`;
 
-const flags = {
-  kills: { type: "string" },
-  seed: { type: "string" },
-  "max-minutes": { type: "string" },
-  indexers: { type: "string" },
-  lists: { type: "string" },
-  faces: { type: "string" },
-  engines: { type: "string" },
-  report: { type: "string" },
-  json: { type: "boolean" },
-  help: { type: "boolean" },
-} as const;
-
-type Values = ReturnType<typeof parseArgs<{ options: typeof flags }>>["values"];
-
-function wrongUse(reason: string): never {
-  console.error(`${reason}\n\n${help}`);
-  process.exit(2);
-}
-
-function read(): Values {
-  try {
-    return parseArgs({ options: flags }).values;
-  } catch (error) {
-    return wrongUse(error instanceof Error ? error.message : String(error));
-  }
-}
-
-function optionsOf(values: Values): ChaosOptions {
-  const number = (name: keyof typeof flags, fallback: number, least: number) => {
-    const text = values[name];
-    const value = text === undefined ? fallback : Number(text);
-    if (!Number.isFinite(value) || value < least || (name !== "max-minutes" && !Number.isInteger(value)))
-      wrongUse(`--${name} must be a number from ${least}`);
-    return value;
-  };
-  const engines = (values.engines?.split(",") ?? chaosDefaults.engines).map((name) => {
-    const parsed = engineNameSchema.safeParse(name);
-    return parsed.success ? parsed.data : wrongUse(`--engines: there is no engine ${name}`);
-  });
-  return {
-    kills: number("kills", chaosDefaults.kills, 1),
-    seed: number("seed", chaosDefaults.seed, 0),
-    maxMinutes: number("max-minutes", chaosDefaults.maxMinutes, 0.1),
-    indexers: number("indexers", chaosDefaults.indexers, 1),
-    lists: number("lists", chaosDefaults.lists, 1),
-    faces: number("faces", chaosDefaults.faces, 100),
-    engines,
-    signal: stopSignal(),
-    ...(values.json ? {} : { log: (text: string) => console.error(text) }),
-  };
-}
-
-/** Thrown away after the run, so nothing needs to reach the disk. */
-const postgresSettings = {
-  fsync: "off",
-  synchronous_commit: "off",
-  full_page_writes: "off",
-  max_connections: "100",
+const line = readCommandLine(help, {
+  texts: ["kills", "seed", "max-minutes", "indexers", "lists", "faces", "engines"],
+});
+const options: ChaosOptions = {
+  kills: line.number("kills", chaosDefaults.kills, { least: 1 }),
+  seed: line.number("seed", chaosDefaults.seed, { least: 0 }),
+  maxMinutes: line.number("max-minutes", chaosDefaults.maxMinutes, { least: 0.1, fraction: true }),
+  indexers: line.number("indexers", chaosDefaults.indexers, { least: 1 }),
+  lists: line.number("lists", chaosDefaults.lists, { least: 1 }),
+  faces: line.number("faces", chaosDefaults.faces, { least: 100 }),
+  engines: line.engines(chaosDefaults.engines),
+  signal: stopSignal(),
+  ...(line.has("json") ? {} : { log: (text: string) => console.error(text) }),
 };
-
-/** The first Ctrl-C or SIGTERM ends the faults, what was done is judged; the second one ends everything. */
-function stopSignal(): AbortSignal {
-  const stop = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"] as const)
-    process.on(name, () => {
-      if (stop.signal.aborted) process.exit(1);
-      console.error(`${name}: no more faults, waiting for rest`);
-      stop.abort();
-    });
-  return stop.signal;
-}
-
-async function main(values: Values, options: ChaosOptions): Promise<ChaosReport> {
-  const dir = await mkdtemp(join(tmpdir(), "lim-chaos-"));
-  const redis = await startTestRedis();
-  const postgres = await startPostgres({
-    dir: join(dir, "postgres"),
-    database: "chaos",
-    settings: postgresSettings,
-  });
-  const db = openFacesDb({ connectionString: postgres.url, applicationName: "chaos" });
-  try {
-    await db.migrate();
-    const servers: Servers = { redis, postgres, ledger: await openProcessLedger(dir), ledgerDir: dir };
-    const storageRoot = join(dir, "index-storage");
-    const report = await runChaos({ servers, db, storageRoot, scratchDir: join(dir, "scratch") }, options);
-    const path = values.report ?? defaultReport;
-    await mkdir(dirname(path), { recursive: true });
-    await writeFile(path, `${JSON.stringify(report, null, 2)}\n`);
-    return report;
-  } finally {
-    await db.close();
-    await postgres.stop();
-    await redis.stop();
-    await rm(dir, { recursive: true, force: true, maxRetries: 5 });
-  }
-}
+console.error(`seed ${options.seed}`);
+const report = await withWorld(({ dir, servers, db }) =>
+  runChaos(
+    { servers, db, storageRoot: join(dir, "index-storage"), scratchDir: join(dir, "scratch") },
+    options,
+  ),
+);
+await finish(report, line, { defaultPath: defaultReport, print });
 
 function print(report: ChaosReport): void {
   const { seed, kills, engines, seconds, figures, violations } = report;
@@ -141,15 +59,4 @@ function print(report: ChaosReport): void {
       ? "ok: no partial index visible, no task stuck, nothing left"
       : `${violations.length} violations, seed ${seed}`,
   );
-}
-
-const values = read();
-if (values.help) console.log(help);
-else {
-  const options = optionsOf(values);
-  console.error(`seed ${options.seed}`);
-  const report = await main(values, options);
-  if (values.json) console.log(JSON.stringify(report));
-  else print(report);
-  process.exitCode = report.ok ? 0 : 1;
 }

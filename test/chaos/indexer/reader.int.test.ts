@@ -8,8 +8,8 @@ import { eventually } from "@lim/testkit";
 import { createKeyedIndex, loadEngine } from "@lim/vector-index";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { chanceVector } from "../feeder.ts";
+import { createFindings, type Findings } from "../findings.ts";
 import { chancesOf } from "../random.ts";
-import { createFindings, type Findings } from "./findings.ts";
 import { createReader } from "./reader.ts";
 
 const dim = 16;

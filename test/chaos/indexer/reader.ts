@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { isLimError } from "@lim/contracts";
 import type { IndexStorage, PublishedIndex } from "@lim/index-storage";
+import { type Findings, textOf } from "../findings.ts";
 import type { RemovedTasks } from "./feeder.ts";
-import { type Findings, textOf } from "./findings.ts";
 
 const listEveryMs = 30;
 

@@ -4,12 +4,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type IndexStorage, openIndexStorage } from "@lim/index-storage";
 import { createTestDatabase } from "@lim/testkit";
-import { createKeyedIndex, loadEngine } from "@lim/vector-index";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { chanceVector } from "../feeder.ts";
+import { createFindings } from "../findings.ts";
+import { publishIndex } from "../publish.ts";
 import { chancesOf } from "../random.ts";
 import type { Feeder } from "./feeder.ts";
-import { createFindings } from "./findings.ts";
 import { judgeContents, judgeLeftOvers } from "./rest.ts";
 
 const dim = 16;
@@ -33,29 +33,8 @@ const newFaces = (count: number) =>
   Array.from({ length: count }, () => ({ faceId: randomUUID(), vector: chanceVector(chances, dim) }));
 
 async function publish(listId: string): Promise<string> {
-  const engine = await loadEngine("hnsw");
-  const params = { m: 8, efConstruction: 40 };
-  const snapshot = await database.db.openSnapshot({ listId, descriptorVersion, dim });
-  const keyed = createKeyedIndex(await engine.create({ dim, capacity: snapshot.faceCount, params }));
-  for await (const batch of snapshot.batches) await keyed.addNew(batch.faceIds, batch.vectors);
-  const indexId = randomUUID();
-  const staging = await storage.stage({ label: listId, indexId, attempt: 1 });
-  const { historyId, revision, skipped } = snapshot;
-  const content = {
-    label: listId,
-    historyId,
-    descriptorVersion,
-    revision,
-    engine: engine.name,
-    params,
-    mode: "rebuild",
-    removedSinceRebuild: 0,
-    skipped,
-  } as const;
-  await staging.publish(keyed, content, { phases: {} });
-  await snapshot.close();
-  await keyed.close();
-  return indexId;
+  const order = { label: listId, engine: "hnsw", descriptorVersion, dim } as const;
+  return (await publishIndex({ storage, db: database.db }, order)).indexId;
 }
 
 async function listOf(faces: ReturnType<typeof newFaces>): Promise<string> {

@@ -3,16 +3,13 @@ import { join } from "node:path";
 import { readUuid, uuidBytes } from "@lim/contracts";
 import type { FacesDb, ListState } from "@lim/faces-db";
 import { type IndexStorage, newestOf, openIndexStorage } from "@lim/index-storage";
-import { connectSql } from "@lim/local-servers";
 import { eventually } from "@lim/testkit";
+import { type Findings, textOf } from "../findings.ts";
+import { judgeProcesses, judgeSessions } from "../left-overs.ts";
 import type { Feeder } from "./feeder.ts";
-import { type Findings, textOf } from "./findings.ts";
-import { isAlive, processesMarked } from "./processes.ts";
 import type { TaskWatch } from "./tasks.ts";
 
 const restLimitMs = 180_000;
-const orphanLimitMs = 20_000;
-const sessionsLimitMs = 20_000;
 /** Later than every grace of the storage, marks excepted. */
 const muchLaterMs = 3_600_000;
 /** Cosine of a face's vector in the index with that in Postgres: other vectors of a run are far below. */
@@ -144,35 +141,6 @@ export async function judgeLeftOvers(
   await openIndexStorage({ root: storage.root, scratchDir: deps.scratchDir });
   for (const name of await readdir(deps.scratchDir))
     if (name.startsWith("lim-")) findings.violation(`scratch ${name} is left after cleaning`);
-}
-
-async function judgeProcesses(mark: string, findings: Findings): Promise<void> {
-  const left = await processesMarked(mark);
-  if (left === undefined)
-    findings.skipped.add("orphans: this system does not show environments of processes");
-  for (const one of left ?? [])
-    await eventually("it ends", async () => ((await isAlive(one)) ? undefined : true), {
-      timeoutMs: orphanLimitMs,
-    }).catch(() => findings.violation(`process ${one.pid} is left: ${one.commandLine}`));
-}
-
-async function judgeSessions(databaseUrl: string, findings: Findings): Promise<void> {
-  const sql = await connectSql(databaseUrl);
-  try {
-    await eventually(
-      "Postgres has no session of a service",
-      async () => {
-        const rows = await sql.query(
-          "SELECT application_name, state, query FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%index%'",
-        );
-        if (rows.length > 0) throw new Error(JSON.stringify(rows).slice(0, 500));
-        return true;
-      },
-      { timeoutMs: sessionsLimitMs, intervalMs: 250 },
-    ).catch((error: unknown) => findings.violation(textOf(error)));
-  } finally {
-    await sql.close();
-  }
 }
 
 function exists(path: string): Promise<boolean> {

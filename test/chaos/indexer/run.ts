@@ -6,11 +6,12 @@ import type { FacesDb } from "@lim/faces-db";
 import { openIndexStorage } from "@lim/index-storage";
 import { type Servers, type Service, startService } from "@lim/testkit";
 import { loadEngine } from "@lim/vector-index";
+import { createFindings, evidenceOf, type FaultEvent, type Findings, textOf } from "../findings.ts";
+import { markOf } from "../left-overs.ts";
+import { createMemoryWatch, type MemoryOfService } from "../memory.ts";
 import { chancesOf } from "../random.ts";
 import { driveFaults } from "./faults.ts";
 import { createFeeder, type Feeder } from "./feeder.ts";
-import { createFindings, type FaultEvent, type Findings, textOf } from "./findings.ts";
-import { createMemoryWatch, type MemoryOfService } from "./memory.ts";
 import { createReader, type StorageReader } from "./reader.ts";
 import { judgeContents, judgeLeftOvers, type RestDeps, untilAtRest } from "./rest.ts";
 import { openSlot, type Slot } from "./slots.ts";
@@ -59,7 +60,6 @@ export const chaosDefaults: ChaosOptions = {
 
 const dim = 32;
 const descriptorVersion = 1;
-const maxEvidenceLines = 300;
 const managerStopGraceMs = 20_000;
 const engineCheckMs = 200;
 
@@ -141,8 +141,6 @@ export async function runChaos(world: World, options: ChaosOptions): Promise<Cha
     findings.violation(`${kills} of ${options.kills} kills, ${options.maxMinutes} minutes were allowed`);
   return reportOf(stage, { kills, memory: memory.figures(), seconds: (performance.now() - startMs) / 1_000 });
 }
-
-const markOf = (mark: string) => `LIM_CHAOS_RUN=${mark}`;
 
 async function enginesHere(wanted: readonly EngineName[], findings: Findings): Promise<EngineName[]> {
   const here: EngineName[] = [];
@@ -293,14 +291,6 @@ function reportOf(
   run: { kills: number; memory: MemoryOfService[]; seconds: number },
 ): ChaosReport {
   const services = [...managers, ...slots.flatMap((slot) => slot.everyone)];
-  const ids = new Set(
-    findings.violations.flatMap((text) => text.match(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g) ?? []),
-  );
-  const evidence = services.flatMap(({ name, process }) =>
-    process.lines
-      .filter((line) => ids.size > 0 && [...ids].some((id) => line.includes(id)))
-      .map((line) => `${name} ${line}`),
-  );
   return {
     ok: findings.violations.length === 0,
     seed: options.seed,
@@ -312,7 +302,7 @@ function reportOf(
     memory: run.memory,
     skipped: [...findings.skipped],
     violations: findings.violations,
-    evidence: evidence.slice(0, maxEvidenceLines),
+    evidence: evidenceOf(services, findings.violations),
     events: findings.events,
   };
 }

@@ -7,9 +7,9 @@ import {
   startFlakyProxy,
   startService,
 } from "@lim/testkit";
+import { type Findings, lastWords, textOf } from "../findings.ts";
+import { childrenOf, isAlive, type SeenProcess } from "../processes.ts";
 import type { Chances } from "../random.ts";
-import { type Findings, textOf } from "./findings.ts";
-import { childrenOf, isAlive, type SeenProcess } from "./processes.ts";
 
 /** A build's processes are gone this long after their service at the latest; what was stopped counts from its awakening. */
 const orphanLimitMs = 20_000;
@@ -165,8 +165,4 @@ async function judgeOrphans(
         `a build's process outlived its indexer ${indexer}: ${textOf(error)} (${orphan.commandLine})`,
       ),
     );
-}
-
-function lastWords({ process }: Service): string {
-  return process.lines.slice(-3).join(" | ").slice(0, 1_500);
 }

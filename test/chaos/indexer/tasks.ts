@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ErrorName, errorNameOfCode, type Task, tasksResponseSchema } from "@lim/contracts";
+import type { Findings } from "../findings.ts";
 import type { Feeder } from "./feeder.ts";
-import type { Findings } from "./findings.ts";
 import type { StorageReader } from "./reader.ts";
 
 const observeEveryMs = 300;
