@@ -5,6 +5,8 @@ import { faceIdOf } from "@lim/testkit";
 import { readRows, rowsIn } from "../engine/vector-file.ts";
 
 export const descriptorVersion = defaults.descriptorVersion;
+/** Face n of every list is `faceIdOf(faceIdsName, n)`. */
+export const faceIdsName = "bench-build";
 /** Faces of the list that tells what a build costs whatever its size. */
 export const smallFaces = 64;
 /** Rows of one batch of a snapshot, as an indexer reads it. */
@@ -43,7 +45,7 @@ async function* importRowsOf(rowsPath: string, dim: number, faces: number): Asyn
     for (let i = 0; i < count; i++)
       yield {
         line: at + i + 1,
-        faceId: faceIdOf("bench-build", at + i),
+        faceId: faceIdOf(faceIdsName, at + i),
         vector: rows.slice(i * dim, (i + 1) * dim),
       };
   }
@@ -78,7 +80,7 @@ export async function makeLists(
     listId: last.listId,
     descriptorVersion,
     dim,
-    sourceKey: "bench-build",
+    sourceKey: faceIdsName,
     rows: importRowsOf(rowsPath, dim, largest),
     signal,
     onProgress: ({ doneRows }) => {
@@ -89,7 +91,7 @@ export async function makeLists(
   });
   const importPerS = largest / ((performance.now() - startedMs) / 1000);
   for (const { listId, faces } of lists.slice(0, -1)) {
-    const faceIds = Array.from({ length: Math.min(faces, largest) }, (_, i) => faceIdOf("bench-build", i));
+    const faceIds = Array.from({ length: Math.min(faces, largest) }, (_, i) => faceIdOf(faceIdsName, i));
     await db.linkFaces({ listId, faceIds, signal });
   }
   await settleDatabase(options.databaseUrl);
