@@ -1,9 +1,11 @@
+import { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isLimError, LimError } from "@lim/contracts";
 import pg from "pg";
 import { isRetryable, toLimError } from "./errors.ts";
 import { facesDbLimits } from "./limits.ts";
 import type { Cancellable } from "./port.ts";
+import { ReadSocket } from "./read-socket.ts";
 
 export type Session = Pick<pg.PoolClient, "query">;
 
@@ -35,6 +37,7 @@ export class Database {
       application_name: options.applicationName ?? "lim",
       connectionTimeoutMillis: facesDbLimits.connectTimeoutMs,
       keepAlive: true,
+      stream: socketOf,
     });
     // An idle connection that Postgres closes is replaced at the next use; without a listener it would end the process.
     this.#pool.on("error", () => {});
@@ -147,6 +150,11 @@ export class Database {
     for (const abort of [...this.#openWork]) abort();
     await ended;
   }
+}
+
+/** TLS reads the socket itself. */
+function socketOf(config?: { ssl?: unknown }): Socket {
+  return config?.ssl ? new Socket() : new ReadSocket();
 }
 
 /** Keeps the connection where the server still speaks: an error of a statement leaves it sound after ROLLBACK. */

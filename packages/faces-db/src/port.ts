@@ -38,6 +38,13 @@ export interface ListSnapshot {
   close(): Promise<void>;
 }
 
+/** How fast a snapshot is read at most, so that writers beside it keep their share of the machine. */
+export interface SnapshotPace {
+  bytesPerS: number;
+  /** As long as it tells true the snapshot is read as fast as it comes, for instance because too little waits for whom it is read. */
+  inHurry?: (() => boolean) | undefined;
+}
+
 /** Why a feed cannot be followed from a revision: rebuild (or reload) is the remedy. */
 export type FeedGap = "compacted" | "other_history" | "ahead_of_list" | "list_deleted";
 
@@ -129,7 +136,13 @@ export interface FacesDb {
   externalIdsOf(options: Cancellable & { faceIds: readonly string[] }): Promise<Map<string, string>>;
 
   openSnapshot(
-    options: Cancellable & { listId: string; descriptorVersion: number; dim: number; batchRows?: number },
+    options: Cancellable & {
+      listId: string;
+      descriptorVersion: number;
+      dim: number;
+      batchRows?: number;
+      pace?: SnapshotPace | undefined;
+    },
   ): Promise<ListSnapshot>;
   readPacket(
     options: Cancellable & {

@@ -1,63 +1,86 @@
 import { limits, uuidBytes } from "@lim/contracts";
-import { to as copyTo } from "pg-copy-streams";
-import { CopyBinaryParser, type CopyRow } from "./copy-binary.ts";
+import { CopyBinaryParser, type CopySink } from "./copy-binary.ts";
+import { CopyOut } from "./copy-out.ts";
 import type { Database, Lease } from "./database.ts";
 import { maxDescriptorVersion } from "./faces.ts";
 import { facesDbLimits } from "./limits.ts";
 import { checkInteger, checkUuid, readListState } from "./lists.ts";
-import type { Cancellable, DescriptorBatch, ListSnapshot } from "./port.ts";
-import { noneSkipped, usableVector } from "./vectors.ts";
+import { Pace } from "./pace.ts";
+import type { Cancellable, DescriptorBatch, ListSnapshot, SnapshotPace } from "./port.ts";
+import { isUsable, noneSkipped } from "./vectors.ts";
 
 export interface SnapshotOptions extends Cancellable {
   listId: string;
   descriptorVersion: number;
   dim: number;
   batchRows?: number;
+  pace?: SnapshotPace | undefined;
 }
 
-/** Collects usable rows into one batch. */
-class BatchBuilder {
+/** Collects usable rows into batches, each in arrays of its own, which the consumer owns. */
+class BatchBuilder implements CopySink {
+  readonly skipped = noneSkipped();
+  fieldAt = 0;
   readonly #dim: number;
   readonly #batchRows: number;
-  readonly #skipped = noneSkipped();
+  readonly #full: DescriptorBatch[] = [];
   #count = 0;
+  #hasId = false;
+  #hasVector = false;
   #faceIds: Uint8Array;
   #vectors: Float32Array;
+  #vectorBytes: Uint8Array;
 
   constructor(dim: number, batchRows: number) {
     this.#dim = dim;
     this.#batchRows = batchRows;
     this.#faceIds = new Uint8Array(batchRows * uuidBytes);
     this.#vectors = new Float32Array(batchRows * dim);
+    this.#vectorBytes = new Uint8Array(this.#vectors.buffer);
   }
 
-  get skipped() {
-    return this.#skipped;
+  field(column: number, length: number): Uint8Array | undefined {
+    if (column === 0) {
+      this.#hasId = length === uuidBytes;
+      this.fieldAt = this.#count * uuidBytes;
+      return this.#hasId ? this.#faceIds : undefined;
+    }
+    const bytes = this.#dim * Float32Array.BYTES_PER_ELEMENT;
+    this.#hasVector = length === bytes;
+    this.fieldAt = this.#count * bytes;
+    return this.#hasVector ? this.#vectorBytes : undefined;
   }
 
-  /** The batch, once it is full with this row. */
-  add([faceId, data]: CopyRow): DescriptorBatch | undefined {
-    const vector = usableVector(data ?? null, this.#dim, this.#skipped);
-    if (!faceId || vector === undefined) return undefined;
-    this.#faceIds.set(faceId, this.#count * uuidBytes);
-    this.#vectors.set(vector, this.#count * this.#dim);
-    this.#count++;
-    return this.#count === this.#batchRows ? this.take() : undefined;
+  row(): void {
+    if (!this.#hasVector) this.skipped.wrong_length++;
+    else if (this.#hasId && isUsable(this.#vectors, this.#count * this.#dim, this.#dim, this.skipped))
+      this.#count++;
+    if (this.#count < this.#batchRows) return;
+    this.end();
+    this.#faceIds = new Uint8Array(this.#batchRows * uuidBytes);
+    this.#vectors = new Float32Array(this.#batchRows * this.#dim);
+    this.#vectorBytes = new Uint8Array(this.#vectors.buffer);
   }
 
-  /** What there is; the consumer owns it. */
+  get hasFull(): boolean {
+    return this.#full.length > 0;
+  }
+
+  /** The oldest batch that is full. */
   take(): DescriptorBatch | undefined {
+    return this.#full.shift();
+  }
+
+  /** What there is counts as full. No row may follow. */
+  end(): void {
     const count = this.#count;
-    if (count === 0) return undefined;
-    const batch = {
+    this.#count = 0;
+    if (count === 0) return;
+    this.#full.push({
       count,
       faceIds: this.#faceIds.subarray(0, count * uuidBytes),
       vectors: this.#vectors.subarray(0, count * this.#dim),
-    };
-    this.#count = 0;
-    this.#faceIds = new Uint8Array(this.#batchRows * uuidBytes);
-    this.#vectors = new Float32Array(this.#batchRows * this.#dim);
-    return batch;
+    });
   }
 }
 
@@ -87,15 +110,24 @@ export async function openSnapshot(database: Database, options: SnapshotOptions)
     await lease.client.query("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
     const state = await readListState(lease.client, listId);
     const builder = new BatchBuilder(dim, batchRows);
-    const reader = { database, lease, builder, signal, started: false, ended: false };
-    const statement = copyStatement(listId, version, dim);
+    const reader: Reader = {
+      database,
+      lease,
+      builder,
+      statement: copyStatement(listId, version, dim),
+      dim,
+      pace: options.pace && new Pace(options.pace),
+      signal,
+      started: false,
+      ended: false,
+    };
     return {
       listId,
       historyId: state.historyId,
       revision: state.revision,
       faceCount: state.faceCount,
       removedTotal: state.removedTotal,
-      batches: { [Symbol.asyncIterator]: () => readBatches(reader, statement, dim) },
+      batches: { [Symbol.asyncIterator]: () => readBatches(reader) },
       skipped: builder.skipped,
       close: () => closeReader(reader),
     };
@@ -109,6 +141,9 @@ interface Reader {
   database: Database;
   lease: Lease;
   builder: BatchBuilder;
+  statement: string;
+  dim: number;
+  pace: Pace | undefined;
   signal: AbortSignal | undefined;
   started: boolean;
   ended: boolean;
@@ -133,36 +168,45 @@ async function endTransaction(reader: Reader): Promise<void> {
   }
 }
 
-async function* readBatches(reader: Reader, statement: string, dim: number): AsyncGenerator<DescriptorBatch> {
-  if (reader.started) throw reader.database.error(new Error("a snapshot's batches can be read once"));
+async function* readBatches(reader: Reader): AsyncGenerator<DescriptorBatch> {
+  const { database, lease, builder, signal, pace } = reader;
+  if (reader.started) throw database.error(new Error("a snapshot's batches can be read once"));
   reader.started = true;
   try {
-    const parser = new CopyBinaryParser({ columns: 2, maxFieldBytes: Math.max(dim * 4, uuidBytes) });
-    const stream = reader.lease.client.query(copyTo(statement));
-    // The copy ends with its connection: a dead socket gives the stream neither an end nor an error by itself.
-    const onEnd = () => stream.destroy(new Error("Connection terminated during a snapshot"));
-    reader.lease.client.once("end", onEnd);
-    try {
-      for await (const chunk of stream) {
-        for (const row of parser.push(chunk as Buffer)) {
-          const batch = reader.builder.add(row);
-          if (batch !== undefined) yield batch;
+    const maxFieldBytes = Math.max(reader.dim * Float32Array.BYTES_PER_ELEMENT, uuidBytes);
+    const parser = new CopyBinaryParser({ columns: 2, maxFieldBytes, sink: builder });
+    let wake = () => {};
+    const copy: CopyOut = new CopyOut(reader.statement, {
+      onContent: (chunk, from, to) => parser.push(chunk, from, to),
+      onChunk(bytes) {
+        if (builder.hasFull) {
+          copy.pause();
+          wake();
         }
-      }
-    } finally {
-      reader.lease.client.removeListener("end", onEnd);
+        return pace?.waitMs(bytes) ?? 0;
+      },
+    });
+    lease.client.query(copy);
+    for (let ended = false; !ended; ) {
+      const full = new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      copy.resume();
+      ended = await Promise.race([copy.ended.then(() => true), full.then(() => false)]);
+      for (let batch = builder.take(); batch; batch = builder.take()) yield batch;
     }
     parser.end();
     reader.ended = true;
     await endTransaction(reader);
-    const last = reader.builder.take();
+    builder.end();
+    const last = builder.take();
     if (last !== undefined) yield last;
   } catch (thrown) {
-    throw reader.database.error(thrown, reader.signal);
+    throw database.error(thrown, signal);
   } finally {
     if (!reader.ended) {
       reader.ended = true;
-      reader.lease.destroy();
+      lease.destroy();
     }
   }
 }

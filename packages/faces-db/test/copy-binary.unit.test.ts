@@ -11,14 +11,40 @@ const rowsOf = (columns: number) =>
     { maxLength: 20 },
   );
 
-/** Feeds `bytes` cut at the given places and copies what comes out. */
+/** Feeds `bytes` cut at the given places and collects the rows. */
 function parse(bytes: Buffer, cuts: readonly number[], columns: number): CopyRow[] {
-  const parser = new CopyBinaryParser({ columns, maxFieldBytes: 64 });
   const rows: CopyRow[] = [];
+  let row: CopyRow = [];
+  const parser = new CopyBinaryParser({
+    columns,
+    maxFieldBytes: 64,
+    sink: {
+      fieldAt: 1,
+      field(column, length) {
+        expect(column).toBe(row.length);
+        // One byte before and one after, which nobody may touch.
+        const room = Buffer.alloc(Math.max(length, 0) + 2);
+        row.push(length === -1 ? null : room);
+        return length === -1 ? undefined : room;
+      },
+      row() {
+        rows.push(
+          row.map((room) => {
+            expect([room?.at(0) ?? 0, room?.at(-1) ?? 0]).toEqual([0, 0]);
+            return room?.subarray(1, -1) ?? null;
+          }),
+        );
+        row = [];
+      },
+    },
+  });
   const places = [0, ...cuts.map((cut) => cut % (bytes.length + 1)).sort((a, b) => a - b), bytes.length];
-  for (let i = 1; i < places.length; i++)
-    for (const row of parser.push(bytes.subarray(places[i - 1], places[i])))
-      rows.push(row.map((field) => field && Buffer.from(field)));
+  // In turn as a chunk of its own, and as a part of a larger one.
+  for (let i = 1; i < places.length; i++) {
+    const [from, to] = [places[i - 1] ?? 0, places[i] ?? 0];
+    if (i % 2 === 0) parser.push(bytes.subarray(from, to));
+    else parser.push(bytes, from, to);
+  }
   parser.end();
   return rows;
 }

@@ -121,6 +121,32 @@ describe("snapshots", () => {
     expect(count).toBe(bigCount);
   });
 
+  it("are read no faster than at their pace, and as fast as they come in a hurry", async () => {
+    const bytesPerS = 40_000_000;
+    let hurry = true;
+    const options = { listId: big.listId, descriptorVersion: 1, dim: bigDim, batchRows: 100 };
+    const snapshot = await db.openSnapshot({ ...options, pace: { bytesPerS, inHurry: () => hurry } });
+    let rows = 0;
+    let pacedRows = 0;
+    let pacedMs = 0;
+    for await (const batch of snapshot.batches) {
+      rows += batch.count;
+      if (hurry) {
+        if (rows < bigCount / 4) continue;
+        hurry = false;
+        pacedRows = -rows;
+        pacedMs = performance.now();
+      }
+    }
+    pacedRows += rows;
+    pacedMs = performance.now() - pacedMs;
+    expect(rows).toBe(bigCount);
+    // What was on its way when the hurry ended, and the pace's own credit.
+    const leastBytes = pacedRows * bigDim * 4 - bytesPerS / 20;
+    expect(pacedMs).toBeGreaterThan((leastBytes * 1000) / bytesPerS);
+    await untilNoTransaction();
+  });
+
   it("end their transaction when closed unread, left early or closed in the midst", async () => {
     const unread = await openBig();
     await unread.close();
