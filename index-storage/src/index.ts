@@ -9,6 +9,8 @@ import { cleanScratch, type LoadAdapter } from "./opening.ts";
 import type { IndexStorage, PublishedIndex, StorageListing } from "./port.ts";
 import { createStorage } from "./storage.ts";
 
+export { type CacheTimes, type IndexCacheOptions, openIndexCache } from "./cache.ts";
+export type { CacheContents, CacheEvent, IndexCache } from "./cache-port.ts";
 export { storageLimits } from "./layout.ts";
 export type { LoadAdapter } from "./opening.ts";
 export * from "./port.ts";

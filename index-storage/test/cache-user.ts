@@ -1,0 +1,37 @@
+import { globSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { openIndexCache, openIndexStorage } from "../src/index.ts";
+
+/**
+ * A process that opens indexes through a cache, prints what happened and, with `die`, kills itself in the middle of its
+ * first copy. Arguments: storage root, cache root, label, index ids separated by commas, "die" or nothing.
+ */
+const [root = "", cacheRoot = "", label = "", indexIds = "", die] = process.argv.slice(2);
+const scratchDir = `${cacheRoot}.scratch`;
+const storage = await openIndexStorage({ root, scratchDir });
+const cache = openIndexCache({
+  root: cacheRoot,
+  storage,
+  scratchDir,
+  times: { heartbeatMs: 100, staleMs: 1_500, pollMs: 20 },
+  onEvent(event) {
+    process.stdout.write(`${JSON.stringify(event)}\n`);
+    if (event.kind === "storage_read" && die === "die") dieInTheMiddle();
+  },
+});
+
+function dieInTheMiddle(): void {
+  const halfWay = globSync(join(cacheRoot, ".fetching", "*", "vectors.dat")).some(
+    (path) => statSync(path).size > 0,
+  );
+  if (halfWay) process.kill(process.pid, "SIGKILL");
+  setImmediate(dieInTheMiddle);
+}
+
+await Promise.all(
+  indexIds.split(",").map(async (indexId) => {
+    const { keyed } = await cache.open({ label, indexId });
+    process.stdout.write(`${JSON.stringify({ kind: "opened", indexId, count: keyed.count })}\n`);
+    await keyed.close();
+  }),
+);
