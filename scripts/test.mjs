@@ -1,10 +1,12 @@
 // The whole test command: lint, import rule, types, OpenAPI drift and lint, then unit, integration and end-to-end tests.
-// It ends with one line that counts everything. `--only unit,lint` runs some of the stages.
+// It ends with the tests that failed, each with its file and the first line of its error, and one line that counts
+// everything. `--only unit,lint` runs some of the stages.
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import { stripVTControlCharacters } from "node:util";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const bin = join(root, "node_modules", ".bin");
@@ -14,6 +16,7 @@ const only = process.argv.includes("--only")
 const scratch = mkdtempSync(join(tmpdir(), "lim-test-"));
 const totals = { passed: 0, failed: 0, skipped: 0 };
 const failures = [];
+const failedTests = [];
 let running;
 
 function run(command, args) {
@@ -38,6 +41,23 @@ function checkStage(name, command, args) {
   };
 }
 
+const maxQuoted = 400;
+const firstLine = (text) =>
+  stripVTControlCharacters(text ?? "")
+    .split("\n", 1)[0]
+    .slice(0, maxQuoted);
+
+/** Names of what failed: tests, and files that did not load or whose hooks failed. */
+function noteFailedTests({ testResults }) {
+  for (const { name, status, message, assertionResults } of testResults) {
+    const file = relative(root, name);
+    const failed = assertionResults.filter((test) => test.status === "failed");
+    for (const { fullName, failureMessages } of failed)
+      failedTests.push(`${file} > ${fullName}\n    ${firstLine(failureMessages[0])}`);
+    if (status === "failed" && failed.length === 0) failedTests.push(`${file}\n    ${firstLine(message)}`);
+  }
+}
+
 function vitestStage(project) {
   return {
     name: project,
@@ -59,6 +79,7 @@ function vitestStage(project) {
         failures.push(`${project}: no report`);
         return;
       }
+      noteFailedTests(counted);
       totals.passed += counted.numPassedTests;
       totals.failed += counted.numFailedTests;
       totals.skipped += counted.numPendingTests + counted.numTodoTests;
@@ -103,5 +124,6 @@ for (const stage of stages) {
 rmSync(scratch, { recursive: true, force: true });
 if (failures.includes("interrupted")) totals.failed++;
 if (failures.length > 0) console.log(`\nfailed: ${failures.join(", ")}`);
+for (const test of failedTests) console.log(`  ${test}`);
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
 process.exit(totals.failed === 0 ? 0 : 1);

@@ -11,16 +11,20 @@ beforeAll(async () => {
 });
 afterAll(() => fixture.close());
 
+/** Of what takes a second or two: a busy machine keeps it, the client library's own limits and BLOCKs (over a minute) do not. */
+const soonMs = 30_000;
+
 const echo = loadScript("registration_remove", Number);
 
 describe("connection", () => {
   it("measures how far the local clock is ahead", async () => {
     const before = Date.now();
     const { redisMs, localAheadMs } = await fixture.connect().time();
+    const after = Date.now();
     // The same machine's clock: only the round trip's half is unknown.
-    expect(Math.abs(localAheadMs)).toBeLessThan(50);
-    expect(redisMs).toBeGreaterThan(before - 50);
-    expect(redisMs).toBeLessThan(Date.now() + 50);
+    expect(Math.abs(localAheadMs)).toBeLessThan((after - before) / 2 + 5);
+    expect(redisMs).toBeGreaterThan(before - 5);
+    expect(redisMs).toBeLessThan(after + 5);
   });
 
   it("refuses a server that evicts keys, and names the remedy", async () => {
@@ -40,7 +44,7 @@ describe("connection", () => {
     const started = performance.now();
     const failure = await redis.ping().catch((error: unknown) => error);
     expect(failure).toMatchObject({ errorName: "redis_unavailable" });
-    expect(performance.now() - started).toBeLessThan(3_000);
+    expect(performance.now() - started).toBeLessThan(soonMs);
     expect(JSON.stringify(failure) + String(failure) + (failure as Error).stack).not.toContain("s3cret");
     await redis.close();
   });
@@ -88,7 +92,7 @@ describe("connection", () => {
     await expect(aborted).rejects.toMatchObject({ errorName: "aborted" });
     const started = performance.now();
     await expect(redis.time()).rejects.toMatchObject({ errorName: "redis_unavailable" });
-    expect(performance.now() - started).toBeLessThan(3_000);
+    expect(performance.now() - started).toBeLessThan(soonMs);
     await redis.close();
     for (const socket of sockets) socket.destroy();
     await new Promise((resolve) => silent.close(resolve));
@@ -118,7 +122,7 @@ describe("connection", () => {
     const started = performance.now();
     await redis.close();
     expect(await block).toBeInstanceOf(Error);
-    expect(performance.now() - started).toBeLessThan(1_000);
+    expect(performance.now() - started).toBeLessThan(soonMs);
     await expect(redis.ping()).rejects.toMatchObject({ errorName: "redis_unavailable" });
   });
 });

@@ -35,9 +35,8 @@ describe("failures of Redis", () => {
     controller.abort(new LimError("timeout", "deadline"));
     await expect(late).rejects.toMatchObject({ errorName: "timeout" });
     fail(new Error("nobody listens any more"));
-    const started = performance.now();
-    await pause(60_000, controller.signal);
-    expect(performance.now() - started).toBeLessThan(1_000);
+    // It would outlast the test.
+    await pause(600_000, controller.signal);
   });
 });
 

@@ -65,12 +65,13 @@ it("a consumer of many labels ends in time while Redis hangs", async () => {
     stop.abort();
     await running;
     await consumer.close();
-    expect(performance.now() - startedAtMs).toBeLessThan(10_000);
+    // Labels that waited one after the other would take a minute.
+    expect(performance.now() - startedAtMs).toBeLessThan(30_000);
   } finally {
     for (const pid of hanging.pids) process.kill(pid, "SIGCONT");
     await hanging.close();
   }
-}, 60_000);
+});
 
 it("a server that refuses to be read is complained of once, and once when it is over", async () => {
   const lines: string[] = [];

@@ -10,6 +10,9 @@ import type { RedisFixture } from "./support.ts";
 export const indexId = "7c2c4f0a-27c7-4c40-9f7b-0b1f6a5f8a11";
 export const descriptor = encodeDescriptor(new Float32Array(16).fill(0.25), 3);
 
+/** What needs an answer gets it on a busy machine, too. */
+export const requestTimeoutMs = 20_000;
+
 /** A success that says who answered and what bytes it saw. */
 export function echoOf(entry: MatchEntry): MatchReply {
   return {
@@ -67,7 +70,14 @@ export function streamFixture(fixture: RedisFixture): StreamFixture {
     client,
     stream: (other = label) => `${keys.matchStreamPrefix}${other}`,
     async request({ signal, ...options } = {}) {
-      const request = { label, rid: randomUUID(), descriptor, limit: 10, timeoutMs: 5_000, ...options };
+      const request = {
+        label,
+        rid: randomUUID(),
+        descriptor,
+        limit: 10,
+        timeoutMs: requestTimeoutMs,
+        ...options,
+      };
       return matchReplySchema.parse(await client.request(request, { signal }));
     },
     async consume({ labels = [label], batchSize = 32, name = randomUUID(), handle } = {}) {

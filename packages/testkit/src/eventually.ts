@@ -3,14 +3,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 /**
  * Awaits a condition by polling: resolves with the probe's first value that is not undefined. A probe that throws is
  * tried again; a boolean is a value like any other. Rejects with `what` and the last reason after timeoutMs
- * (default 10 s, polled every 25 ms).
+ * (default 30 s, which a machine that does much else keeps; polled every 25 ms).
  */
 export async function eventually<T>(
   what: string,
   probe: () => Promise<T | undefined> | T | undefined,
   options: { timeoutMs?: number; intervalMs?: number } = {},
 ): Promise<T> {
-  const { timeoutMs = 10_000, intervalMs = 25 } = options;
+  const { timeoutMs = 30_000, intervalMs = 25 } = options;
   const deadline = performance.now() + timeoutMs;
   let reason: unknown = new Error("the condition never held");
   for (;;) {

@@ -29,7 +29,7 @@ export interface Servers {
   ledgerDir: string;
 }
 
-const serviceStartLimitMs = 30_000;
+const serviceStartLimitMs = 60_000;
 const serviceStopGraceMs = 15_000;
 
 const kinds: Record<ServiceKind, { portEnv: string; hostEnv: string; extra: Record<string, string> }> = {
@@ -76,14 +76,21 @@ export async function startServers(options: {
 /** Starts one service as its own process and waits until it listens. `port` 0 takes a free one. */
 export async function startService(
   servers: Servers,
-  options: { kind: ServiceKind; name: string; port: number; env: Readonly<Record<string, string>> },
+  options: {
+    kind: ServiceKind;
+    name: string;
+    port: number;
+    env: Readonly<Record<string, string>>;
+    /** More flags for Node, e.g. an `--import` of a fault hook. */
+    nodeArgs?: readonly string[];
+  },
 ): Promise<Service> {
   const { kind, name } = options;
   const { portEnv, hostEnv, extra } = kinds[kind];
   const process = startProcess({
     name,
     script: join(projectRoot, "apps", kind, "dist", "main.js"),
-    nodeArgs: ["--enable-source-maps"],
+    nodeArgs: ["--enable-source-maps", ...(options.nodeArgs ?? [])],
     env: {
       // One file is one service's own; three services started from here cannot share it.
       LIM_SETTINGS_FILE: "",
