@@ -8,7 +8,9 @@ import { ensureFaces, ensureQueries } from "./engine/dataset.ts";
 import { printTable } from "./engine/report.ts";
 import { listsFor, makeMatchLists } from "./match/lists.ts";
 import { help, type Options, readOptions } from "./match/options.ts";
+import { measureReload } from "./match/reload.ts";
 import type { PartResult, Run } from "./match/run.ts";
+import { measureStartup } from "./match/startup.ts";
 import { measureThroughput } from "./match/throughput.ts";
 import { startBenchServers } from "./servers.ts";
 
@@ -85,6 +87,8 @@ async function measureAll(run: Run, report: Report): Promise<void> {
   const step = stepsInto(report, run.signal);
   if (only.includes("throughput"))
     for (const engine of engines) await step(`throughput ${engine}`, () => measureThroughput(run, engine));
+  if (only.includes("reload")) await step("reload", () => measureReload(run));
+  if (only.includes("startup")) await step("startup", () => measureStartup(run));
 }
 
 async function measure(
