@@ -127,7 +127,7 @@ async function scratched<T>(scratchDir: string, needBytes: number, work: () => P
   }
 }
 
-interface VerifiedCopy {
+interface VerifiedFiles {
   files: EngineFiles;
   ids: Uint8Array;
 }
@@ -137,7 +137,7 @@ async function copyVerified(
   folder: string,
   meta: IndexMeta,
   options: { scratch: string; withVectors: boolean; signal: AbortSignal | undefined },
-): Promise<VerifiedCopy> {
+): Promise<VerifiedFiles> {
   const { scratch, withVectors, signal } = options;
   const idsPath = join(folder, fileNames.ids);
   const ids = await readVerified(idsPath, fileNames.ids, meta.files[fileNames.ids], { signal, keep: true });
@@ -159,12 +159,15 @@ async function copyVerified(
   return { ids, files: { index, vectors: await copied(fileNames.vectors, vectors) } };
 }
 
-/** Loads verified bytes into a new object and checks that it holds what meta says. */
+/**
+ * Loads verified bytes into a new object and checks that it holds what meta says. With `inPlace` the files stay where
+ * they are and as they are until it is closed.
+ */
 export async function loadVerified(
   adapter: EngineAdapter,
-  { files, ids }: VerifiedCopy,
+  { files, ids }: VerifiedFiles,
   expected: Pick<IndexMeta, "dim" | "slots" | "count" | "params">,
-  signal: AbortSignal | undefined,
+  { signal, inPlace = false }: { signal: AbortSignal | undefined; inPlace?: boolean },
 ): Promise<KeyedIndex> {
   const removed = removedPositions(ids);
   if (expected.slots - removed.length !== expected.count)
@@ -178,6 +181,7 @@ export async function loadVerified(
     slots: expected.slots,
     removed,
     params: { m: expected.params.m, efConstruction: expected.params.ef_construction },
+    inPlace,
     signal,
   });
   try {
@@ -211,7 +215,7 @@ export async function openPublished(
     const withVectors = adapter.readsVectors;
     const folder = layout.index(label, indexId);
     const copy = await copyVerified(folder, meta, { scratch, withVectors, signal });
-    keyed = await loadVerified(adapter, copy, meta, signal);
+    keyed = await loadVerified(adapter, copy, meta, { signal });
     const { ids } = copy;
     const positions = samplePositions(ids, storageLimits.openProbeVectors);
     const vectors = await keyed.index.read(positions, { signal });

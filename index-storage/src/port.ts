@@ -52,18 +52,22 @@ export interface Staging {
   readonly indexId: string;
   readonly attempt: number;
   readonly path: string;
+  /** Where the file of vectors will be, for an engine that builds out of it (`EngineAdapter.createSpooled`). */
+  readonly vectorsPath: string;
   touch(): Promise<void>;
   /**
    * First half of a publication: writes and hashes the engine's files and the ids, and keeps some known vectors. The
    * caller may then close `keyed`, or end its process, and have the other half done by any process that resumes this
    * attempt with what is returned. Phase: verify, the first of its steps.
+   * Vectors that were spooled to `vectorsPath` are finished there.
    * Errors: empty_list, bad_input, disk_full, build_cancelled (removal mark), fenced, storage_unavailable.
    */
   save(keyed: KeyedIndex, content: StagedContent, options: SaveOptions): Promise<SavedIndex>;
   /**
    * Second half: hashes the files again and compares before an engine opens them, reopens them in a new object, probes it
    * (known vectors must be found; recall@10 of a sample against exact search is measured), fsyncs, writes meta last,
-   * then renames atomically and fsyncs the parent. Holds one index and a bounded sample in memory. `onPhase` hears the
+   * then renames atomically and fsyncs the parent. Holds a bounded sample in memory and one index, whose file of vectors
+   * is read where it lies where the engine can. `onPhase` hears the
    * rest of verify, then store and publish with done and total.
    * Errors: verification_failed, disk_full, build_cancelled (removal mark), index_id_conflict, fenced,
    * storage_unavailable. A verified index with the same id and the same content already there counts as success.

@@ -131,7 +131,8 @@ async function stateOf(path: string): Promise<FileState> {
 /**
  * The data files of an attempt as they were when they were hashed. A private copy, as of an opening, would cost the
  * index's size again on the disk; nobody but this attempt knows the name of its work folder, so it is enough to notice
- * that someone wrote to it all the same: after loading and, again, before the index becomes visible.
+ * that someone wrote to it all the same: after loading, after all that was read of the file of vectors in place and,
+ * again, before the index becomes visible.
  */
 export class HashedFiles {
   private readonly states: ReadonlyMap<string, FileState>;
@@ -189,12 +190,14 @@ export async function verifySaved(
     const known = await readVerified(knownPath(names), "known vectors", saved.known, { signal, keep: true });
     const { hashed, ids } = await HashedFiles.of(folder, saved, signal);
     assertLive(signal);
-    const reopened = await loadVerified(adapter, { files, ids }, saved, signal);
+    const reopened = await loadVerified(adapter, { files, ids }, saved, { signal, inPlace: true });
     try {
       await hashed.assertUntouched();
       onOpened();
       const vectors = new Float32Array(known.buffer, known.byteOffset, known.byteLength >> 2);
-      return { recall: await verifyReopened(reopened, vectors, ids, signal), hashed };
+      const recall = await verifyReopened(reopened, vectors, ids, signal);
+      await hashed.assertUntouched();
+      return { recall, hashed };
     } finally {
       await reopened.close();
     }

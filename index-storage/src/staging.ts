@@ -145,6 +145,7 @@ class StagedAttempt implements Staging {
   readonly indexId: string;
   readonly attempt: number;
   readonly path: string;
+  readonly vectorsPath: string;
   private readonly label: string;
   private readonly names: StagedNames;
   private readonly work: string;
@@ -159,6 +160,7 @@ class StagedAttempt implements Staging {
     this.attempt = names.attempt;
     this.path = names.path;
     this.work = join(names.path, names.work);
+    this.vectorsPath = join(this.work, fileNames.vectors);
   }
 
   async touch(): Promise<void> {

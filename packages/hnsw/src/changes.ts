@@ -1,5 +1,6 @@
 // Changes of an index. New slots carry the next version, which no search sees; once all are linked the version is
 // committed, in one turn of the event loop.
+import { checkVectors } from "./check-vectors.ts";
 import type { IndexCore } from "./core.ts";
 import { pause } from "./core.ts";
 import { badInput, HnswError, throwIfAborted } from "./errors.ts";
@@ -10,10 +11,11 @@ import {
   noWord,
   sliceBytes,
   sliceRows,
+  spooledRowsPerJob,
+  spooledSliceRows,
   starvedRows,
   wordsPerStep,
 } from "./limits.ts";
-import { checkVectors } from "./options.ts";
 import { endWord, type WriteReply, workWords } from "./protocol.ts";
 import { housekeeping, makeRoom } from "./sweeps.ts";
 
@@ -76,24 +78,40 @@ async function insertRows(
   rows: Rows,
   chosen: number[],
   version: number,
-  { threads, signal }: InsertOptions,
+  options: InsertOptions,
 ): Promise<Inserted> {
-  const { scheduler, attachment, layout } = core;
+  const { scheduler, layout } = core;
   const { dim } = layout;
-  await makeRoom(core, chosen.length, signal);
-  throwIfAborted(signal);
+  await makeRoom(core, chosen.length, options.signal);
+  throwIfAborted(options.signal);
   const keys = Uint32Array.from(chosen, (i) => rows.keys[i] as number);
-  const allocated = core.slots.allocate(keys, version);
-  const { used } = core.slots;
-  const slots = new Uint32Array(new SharedArrayBuffer(4 * chosen.length));
-  slots.set(allocated);
-  const done = new Uint8Array(new SharedArrayBuffer(chosen.length));
-  const control = new Int32Array(new SharedArrayBuffer(4 * workWords));
-  control[endWord] = chosen.length;
   const staging = scheduler.takeStaging(dim * Math.min(sliceLength(dim), Math.max(chosen.length, 16)));
   chosen.forEach((row, i) => {
     staging.rows.set(rows.vectors.subarray(row * dim, (row + 1) * dim), i * dim);
   });
+  try {
+    return await link(core, keys, staging.rows, version, options);
+  } finally {
+    scheduler.giveStaging(staging);
+  }
+}
+
+/** `rows` of the keys, or undefined where they wait in the file at the slots that are next. */
+async function link(
+  core: IndexCore,
+  keys: Uint32Array,
+  rows: Float32Array | undefined,
+  version: number,
+  { threads, signal }: InsertOptions,
+): Promise<Inserted> {
+  const { scheduler, attachment } = core;
+  const allocated = core.slots.allocate(keys, version);
+  const { used } = core.slots;
+  const slots = new Uint32Array(new SharedArrayBuffer(4 * keys.length));
+  slots.set(allocated);
+  const done = new Uint8Array(new SharedArrayBuffer(keys.length));
+  const control = new Int32Array(new SharedArrayBuffer(4 * workWords));
+  control[endWord] = keys.length;
   try {
     await scheduler.work({
       attachment,
@@ -103,12 +121,12 @@ async function insertRows(
       job: (starved) => ({
         op: "insert",
         index: attachment.id,
-        rows: staging.rows,
+        rows,
         slots,
         done,
         control,
         used,
-        maxRows: insertRowsPerJob,
+        maxRows: rows === undefined ? spooledRowsPerJob : insertRowsPerJob,
         minRows: starved ? starvedRows : 1,
       }),
       answered: (value) => (value as WriteReply).finished,
@@ -118,8 +136,6 @@ async function insertRows(
   } catch (error) {
     takeBack(core, allocated, done);
     throw error;
-  } finally {
-    scheduler.giveStaging(staging);
   }
 }
 
@@ -188,6 +204,37 @@ export async function upsert(core: IndexCore, rows: Rows, options: InsertOptions
     commit(core, [await insertRows(core, rows, chosen, version, options)], new Uint32Array(), version);
     onProgress?.(to);
     if (to < rows.keys.length) await housekeeping(core);
+  }
+}
+
+/** New keys for the rows that were spooled first and are not inserted yet, slice by slice. */
+export async function insertSpooled(
+  core: IndexCore,
+  keys: Uint32Array,
+  options: InsertOptions,
+): Promise<void> {
+  const { slots, spool } = core;
+  if (spool === undefined || spool.isSaved) throw badInput("the index has no spooled rows to insert");
+  // Where a row lies is the slot that it gets: none may have been given back meanwhile.
+  if (slots.free + slots.dead + slots.retired > 0)
+    throw badInput("spooled rows cannot be inserted after a removal, or an insertion that failed");
+  if (slots.used + keys.length > spool.rows)
+    throw badInput(`${keys.length} keys for ${spool.rows - slots.used} spooled rows`);
+  const seen = new Set<number>();
+  for (let i = 0; i < keys.length; i++) {
+    if (i % keysPerStep === keysPerStep - 1) await pause();
+    const key = keys[i] as number;
+    if (key === noWord) throw badInput(`${noWord} is not a key`);
+    if (seen.has(key) || core.keys.get(key) >= 0) throw badInput(`key ${key} is not new`);
+    seen.add(key);
+  }
+  for (let from = 0; from < keys.length; from += spooledSliceRows) {
+    core.ensureUsable();
+    throwIfAborted(options.signal);
+    const slice = keys.slice(from, from + spooledSliceRows);
+    const version = core.committed + 1;
+    commit(core, [await link(core, slice, undefined, version, options)], new Uint32Array(), version);
+    options.onProgress?.(from + slice.length);
   }
 }
 

@@ -7,6 +7,7 @@ import type { PooledMemory } from "./memory-pool.ts";
 import { BrokenWrite, type Scheduler } from "./scheduler.ts";
 import { SearchLedger, SearchQueue, type Snapshot } from "./searches.ts";
 import { Slots } from "./slots.ts";
+import { Spool } from "./spool.ts";
 import type { Attachment } from "./thread.ts";
 
 /** What the parts of an index share on the main thread. */
@@ -19,8 +20,10 @@ export class IndexCore {
   readonly keys: KeyMap;
   readonly ledger: SearchLedger;
   readonly searches: SearchQueue;
-  /** Working file of full-precision rows. */
+  /** File of full-precision rows. */
   readonly rowsHandle: FileHandle | undefined;
+  /** Where rows are written to that file before they are inserted. */
+  readonly spool: Spool | undefined;
   /** Newest version that searches may see. */
   committed = 0;
   closed = false;
@@ -33,6 +36,10 @@ export class IndexCore {
     this.layout = attachment.layout;
     this.memory = attachment.memory;
     this.rowsHandle = rowsHandle;
+    this.spool =
+      rowsHandle !== undefined && attachment.rowsFile?.mode === "spooled"
+        ? new Spool(rowsHandle, attachment.layout)
+        : undefined;
     const slots = new Slots(attachment.memory, attachment.layout);
     this.slots = slots;
     this.keys = new KeyMap(slots.keyOf);

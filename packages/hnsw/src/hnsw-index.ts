@@ -1,5 +1,5 @@
 import { ChangeQueue } from "./change-queue.ts";
-import { change, remove, upsert } from "./changes.ts";
+import { change, type InsertOptions, insertSpooled, remove, upsert } from "./changes.ts";
 import type { GraphReport } from "./check.ts";
 import type { IndexCore } from "./core.ts";
 import { badInput, HnswError } from "./errors.ts";
@@ -64,7 +64,7 @@ export class HnswIndex {
     this.m = layout.m;
     this.efConstruction = layout.efConstruction;
     this.seed = layout.seed;
-    this.rows = attachment.rowsFile === undefined ? layout.rows : { file: attachment.rowsFile };
+    this.rows = attachment.rowsFile === undefined ? layout.rows : { file: attachment.rowsFile.path };
     this.maxSlots = layout.maxSlots;
     this.#core = core;
     this.#changes = new ChangeQueue(scheduler.maxQueuedCalls, () => housekeeping(core));
@@ -120,12 +120,32 @@ export class HnswIndex {
    */
   async upsert(keys: Uint32Array, vectors: Float32Array, options: UpsertOptions = {}): Promise<void> {
     checkRows(keys, vectors, this.dim);
-    const most = this.#core.scheduler.threads;
-    const threads = wholeNumber("threads", options.threads ?? most, 1, maxThreads);
-    const { signal, onProgress } = options;
-    await this.#change(signal, () =>
-      upsert(this.#core, { keys, vectors }, { threads: Math.min(threads, most), signal, onProgress }),
-    );
+    this.#assertTakesRows(keys.length);
+    const own = this.#insertOptions(options);
+    await this.#change(own.signal, () => upsert(this.#core, { keys, vectors }, own));
+  }
+
+  /**
+   * Writes rows behind those in the file of rows, for `insertSpooled`; calls write one after another, beside whatever
+   * runs. The array must stay as it is until the promise settles. Rows are looked at when they are inserted.
+   */
+  async spool(vectors: Float32Array, { signal }: Cancellable = {}): Promise<void> {
+    const core = this.#core;
+    core.ensureUsable();
+    if (core.spool === undefined) throw badInput("the index was not created with rows: { spool }");
+    if (!(vectors instanceof Float32Array) || vectors.length % this.dim !== 0)
+      throw badInput(`vectors must be a Float32Array of a multiple of ${this.dim} components`);
+    await core.spool.append(vectors, signal);
+  }
+
+  /**
+   * Gives new keys to the spooled rows that are next, in slices as `upsert`. A row that is not finite is `bad_input`.
+   * After a failure those that wait can be inserted no more.
+   */
+  async insertSpooled(keys: Uint32Array, options: UpsertOptions = {}): Promise<void> {
+    checkKeys(keys);
+    const own = this.#insertOptions(options);
+    await this.#change(own.signal, () => insertSpooled(this.#core, keys, own));
   }
 
   /** Unknown or repeated keys are `bad_input`, and nothing is removed then. */
@@ -138,6 +158,7 @@ export class HnswIndex {
   async change({ upsert, remove }: Change, options: Cancellable = {}): Promise<void> {
     const rows = upsert ?? { keys: new Uint32Array(), vectors: new Float32Array() };
     checkRows(rows.keys, rows.vectors, this.dim);
+    this.#assertTakesRows(rows.keys.length);
     const removed = remove === undefined ? new Uint32Array() : checkKeys(remove);
     const { signal } = options;
     const { threads } = this.#core.scheduler;
@@ -186,22 +207,43 @@ export class HnswIndex {
     });
   }
 
-  /** Writes the index to `path`; full-precision rows to `rowsPath`, or into the same file. */
+  /**
+   * Writes the index to `path`; full-precision rows to `rowsPath`, or into the same file. Where `rowsPath` is the file
+   * that rows were spooled to, it is finished where it lies, stays, and takes no more rows.
+   */
   async save(path: string, options: Cancellable & { rowsPath?: string | undefined } = {}): Promise<void> {
     if (typeof path !== "string" || path === "") throw badInput("path is missing");
     const core = this.#core;
     const { signal, rowsPath } = options;
     await this.#change(signal, async () => {
-      await fullSweep(core, signal);
-      await searchesEnded(core, signal);
-      const state = {
-        memory: core.memory.memory,
-        layout: core.layout,
-        used: core.slots.used,
-        committedVersion: core.committed,
-        rowsFile: core.attachment.rowsFile,
-      };
-      await saveIndex(state, path, rowsPath, signal, runnerFor(core.scheduler, core.attachment, signal));
+      const { spool, slots } = core;
+      const wasSaved = spool?.isSaved ?? false;
+      // From here on: a row more would lie where the file's end goes.
+      await spool?.seal();
+      try {
+        if (spool !== undefined && spool.rows > slots.used)
+          throw badInput(`${spool.rows - slots.used} spooled rows were not inserted`);
+        await fullSweep(core, signal);
+        await searchesEnded(core, signal);
+        const saved = await saveIndex(
+          {
+            memory: core.memory.memory,
+            layout: core.layout,
+            used: slots.used,
+            committedVersion: core.committed,
+            rowsFile: core.attachment.rowsFile,
+          },
+          { path, rowsPath, isSaved: wasSaved },
+          {
+            signal,
+            threads: core.scheduler.threads,
+            runInPool: runnerFor(core.scheduler, core.attachment, signal),
+          },
+        );
+        if (saved.inPlace) spool?.markSaved();
+      } finally {
+        spool?.unseal();
+      }
     });
   }
 
@@ -219,6 +261,18 @@ export class HnswIndex {
     core.scheduler.cancel(core.attachment, error);
     await this.#changes.close(error);
     await closeCore(core);
+  }
+
+  #assertTakesRows(count: number): void {
+    const mode = this.#core.attachment.rowsFile?.mode ?? "private";
+    if (count === 0 || mode === "private") return;
+    throw badInput(mode === "spooled" ? "its rows come by spool alone" : "its file of rows is read only");
+  }
+
+  #insertOptions({ threads, signal, onProgress }: UpsertOptions): InsertOptions {
+    const most = this.#core.scheduler.threads;
+    const wanted = wholeNumber("threads", threads ?? most, 1, maxThreads);
+    return { threads: Math.min(wanted, most), signal, onProgress };
   }
 
   async #change<T>(signal: AbortSignal | undefined, task: () => Promise<T>): Promise<T> {

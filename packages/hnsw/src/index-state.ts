@@ -1,5 +1,6 @@
 import type { Layout } from "./layout.ts";
 import type { FileArgument, FileStep } from "./protocol.ts";
+import type { RowsFile } from "./rows-file.ts";
 
 /** An index as files see it. */
 export interface IndexState {
@@ -9,8 +10,8 @@ export interface IndexState {
   used: number;
   /** A slot is live iff born ≤ committedVersion < died. */
   committedVersion: number;
-  /** Path of the working file of full-precision rows, where rows are held in a file. */
-  rowsFile: string | undefined;
+  /** Where rows are held in a file. */
+  rowsFile: RowsFile | undefined;
 }
 
 /** Runs `runFilePart` of file/worker-side.ts in some thread of the pool. Calls may run at the same time. */
@@ -23,5 +24,5 @@ export interface LoadHost {
   /** A memory of at least this size; it may hold an earlier index's bytes. Given back by the caller of loadIndex if that fails. */
   takeMemory(sizeBytes: number): WebAssembly.Memory;
   /** Opens the memory to the pool's threads. The control block must have been written. */
-  open(memory: WebAssembly.Memory, layout: Layout, rowsFile: string | undefined): RunInPool;
+  open(memory: WebAssembly.Memory, layout: Layout, rowsFile: RowsFile | undefined): RunInPool;
 }

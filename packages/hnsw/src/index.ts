@@ -4,7 +4,7 @@ export { HnswError, type HnswErrorCode, hnswErrorCodes } from "./errors.ts";
 export { type Change, HnswIndex, type UpsertOptions } from "./hnsw-index.ts";
 export type { Metric, RowKind } from "./layout.ts";
 export type { LoadIndexOptions } from "./opening.ts";
-export type { Cancellable, HnswOptions, RowsOption } from "./options.ts";
+export type { Cancellable, HnswOptions, LoadedRowsOption, NewRowsOption, RowsOption } from "./options.ts";
 export { type MemoryPlan, type PlanOptions, planMemory } from "./plan.ts";
 export { HnswPool, type HnswPoolOptions, sharedPool } from "./pool.ts";
 export type { SearchOptions, SearchResult } from "./searches.ts";

@@ -25,6 +25,14 @@ export const sliceRows = 1024;
 export const sliceBytes = 4 * 1024 * 1024;
 /** Rows that a thread inserts before it asks for more work. */
 export const insertRowsPerJob = 64;
+/** As those, where rows wait in a file: searches are looked for after every few rows all the same. */
+export const spooledRowsPerJob = 1024;
+/** Rows that a thread takes out of the file at once. */
+export const spooledRowsPerRead = 4;
+/** Rows that become visible together, at most. */
+export const spooledSliceRows = 65_536;
+/** Of one write to the file: signals are heard in between. */
+export const spoolWriteBytes = 8 * 1024 * 1024;
 /** Rows that a writer gets done although searches wait, once it had to wait for `maxWriterWaitMs`. */
 export const starvedRows = 16;
 export const maxWriterWaitMs = 50;

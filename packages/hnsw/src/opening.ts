@@ -12,12 +12,13 @@ import {
   type Cancellable,
   checkPool,
   type HnswOptions,
-  type RowsOption,
-  rowKindOf,
+  type LoadedRowsOption,
+  rowsOf,
   shapeOf,
   wholeNumber,
 } from "./options.ts";
 import { type HnswPool, schedulerOf, sharedPool } from "./pool.ts";
+import type { RowsFile } from "./rows-file.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { type Attachment, newAttachment } from "./thread.ts";
 
@@ -28,10 +29,11 @@ async function started(pool: HnswPool | undefined): Promise<Scheduler> {
   return scheduler;
 }
 
-async function openRows(path: string | undefined, flags: "w+" | "r+"): Promise<FileHandle | undefined> {
-  if (path === undefined) return undefined;
+async function openRows(file: RowsFile | undefined, isNew: boolean): Promise<FileHandle | undefined> {
+  if (file === undefined) return undefined;
   try {
-    return await open(path, flags, 0o600);
+    if (isNew) return await open(file.path, "w+", file.mode === "private" ? 0o600 : 0o666);
+    return await open(file.path, file.mode === "in place" ? "r" : "r+");
   } catch (error) {
     throw asHnswError(error);
   }
@@ -43,7 +45,7 @@ export async function createCore(options: HnswOptions & Cancellable): Promise<In
   const scheduler = await started(options.pool);
   const layout = layOut({ ...shape, threads: scheduler.threads });
   const capacity = wholeNumber("capacity", options.capacity ?? segmentSlots, 0, layout.maxSlots);
-  const rowsHandle = await openRows(file, "w+");
+  const rowsHandle = await openRows(file, true);
   try {
     throwIfAborted(options.signal);
     scheduler.ensureOpen();
@@ -51,20 +53,22 @@ export async function createCore(options: HnswOptions & Cancellable): Promise<In
     writeControl(memory.memory, layout);
     return new IndexCore(scheduler, newAttachment(memory, layout, file), rowsHandle);
   } catch (error) {
-    if (rowsHandle !== undefined && file !== undefined) await removeRows(rowsHandle, file);
+    await letGo(rowsHandle, file);
     throw error;
   }
 }
 
-async function removeRows(handle: FileHandle, path: string): Promise<void> {
+/** Closes the file of rows, and deletes it unless it is someone else's. */
+async function letGo(handle: FileHandle | undefined, file: RowsFile | undefined): Promise<void> {
+  if (handle === undefined || file === undefined) return;
   await handle.close();
-  await unlink(path).catch(() => undefined);
+  if (file.mode !== "in place") await unlink(file.path).catch(() => undefined);
 }
 
 export interface LoadIndexOptions extends Cancellable {
   pool?: HnswPool | undefined;
   /** Default: as they were when the index was saved. */
-  rows?: RowsOption | undefined;
+  rows?: LoadedRowsOption | undefined;
   /** Where `save` wrote the rows, if not into the same file. */
   rowsPath?: string | undefined;
   capacity?: number | undefined;
@@ -96,12 +100,12 @@ export function runnerFor(
 export async function loadCore(path: string, options: LoadIndexOptions): Promise<IndexCore> {
   if (typeof path !== "string" || path === "") throw badInput("path is missing");
   checkPool(options.pool);
-  if (options.rows !== undefined) rowKindOf(options.rows);
+  if (options.rows !== undefined) rowsOf(options.rows, options.rowsPath);
   throwIfAborted(options.signal);
   const scheduler = await started(options.pool);
   const taken: PooledMemory[] = [];
   const attachments: Attachment[] = [];
-  const attach = (memory: WebAssembly.Memory, layout: Layout, rowsFile: string | undefined) => {
+  const attach = (memory: WebAssembly.Memory, layout: Layout, rowsFile: RowsFile | undefined) => {
     const pooled = taken.find((one) => one.memory === memory);
     if (pooled === undefined) throw new HnswError("failed", "a memory that is not the pool's");
     const attachment = newAttachment(pooled, layout, rowsFile);
@@ -109,7 +113,7 @@ export async function loadCore(path: string, options: LoadIndexOptions): Promise
     return attachment;
   };
   let rowsHandle: FileHandle | undefined;
-  let rowsFile: string | undefined;
+  let rowsFile: RowsFile | undefined;
   try {
     const state = await loadIndex(
       path,
@@ -131,7 +135,7 @@ export async function loadCore(path: string, options: LoadIndexOptions): Promise
       },
     );
     rowsFile = state.rowsFile;
-    rowsHandle = await openRows(rowsFile, "r+");
+    rowsHandle = await openRows(rowsFile, false);
     const last = attachments.at(-1);
     const fits =
       last?.memory.memory === state.memory &&
@@ -141,7 +145,7 @@ export async function loadCore(path: string, options: LoadIndexOptions): Promise
     for (const one of attachments) if (one !== attachment) await scheduler.detach(one);
     return await adopted(scheduler, attachment, rowsHandle, state, options);
   } catch (error) {
-    if (rowsHandle !== undefined && rowsFile !== undefined) await removeRows(rowsHandle, rowsFile);
+    await letGo(rowsHandle, rowsFile);
     for (const attachment of attachments) await scheduler.detach(attachment);
     for (const memory of taken) {
       // How much of it was written by then is not known.
@@ -181,11 +185,12 @@ async function adopted(
   }
 }
 
-/** Gives the memory back to the pool once no thread uses it, and deletes the working file. */
+/** Gives the memory back to the pool once no thread uses it, and deletes the file of rows unless it was saved. */
 export async function closeCore(core: IndexCore): Promise<void> {
-  const { scheduler, attachment, memory, rowsHandle } = core;
+  const { scheduler, attachment, memory, rowsHandle, spool } = core;
   await scheduler.detach(attachment);
   scheduler.memories.giveBack(memory);
-  if (rowsHandle !== undefined && attachment.rowsFile !== undefined)
-    await removeRows(rowsHandle, attachment.rowsFile);
+  await spool?.idle();
+  if (spool?.isSaved) await rowsHandle?.close();
+  else await letGo(rowsHandle, attachment.rowsFile);
 }

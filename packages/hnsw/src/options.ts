@@ -1,6 +1,6 @@
 // Checks what callers give, before anything changes.
 import { badInput } from "./errors.ts";
-import type { Layout, Metric, RowKind, Shape } from "./layout.ts";
+import type { Metric, RowKind, Shape } from "./layout.ts";
 import {
   defaultEfConstruction,
   defaultM,
@@ -12,6 +12,7 @@ import {
   noWord,
 } from "./limits.ts";
 import { HnswPool } from "./pool.ts";
+import type { RowsFile } from "./rows-file.ts";
 
 export interface Cancellable {
   signal?: AbortSignal | undefined;
@@ -19,6 +20,10 @@ export interface Cancellable {
 
 /** Where full precision is kept for the re-rank: in memory, nowhere, or in a private working file (overwritten). */
 export type RowsOption = RowKind | { file: string };
+/** Of a new index also: `{ spool }`, the file of rows to be. Its rows come by `spool` and `insertSpooled` alone. */
+export type NewRowsOption = RowsOption | { spool: string };
+/** Of a loaded index also: the file at `rowsPath` itself, which must stay as it is. Such an index takes no rows. */
+export type LoadedRowsOption = RowsOption | { inPlace: true };
 
 export interface HnswOptions {
   /** 1 to 4096. */
@@ -34,7 +39,7 @@ export interface HnswOptions {
   /** Slots reserved at once; the index grows by itself up to `maxSlots`. */
   capacity?: number | undefined;
   /** Default `float32`. */
-  rows?: RowsOption | undefined;
+  rows?: NewRowsOption | undefined;
   /** Default: `sharedPool()`. */
   pool?: HnswPool | undefined;
 }
@@ -47,11 +52,20 @@ export function wholeNumber(name: string, value: unknown, least: number, most: n
 
 const metrics: readonly Metric[] = ["cosine", "ip", "l2"];
 
-export function rowKindOf(rows: RowsOption): { kind: RowKind; file: string | undefined } {
+export function rowsOf(
+  rows: NewRowsOption | LoadedRowsOption,
+  rowsPath?: string,
+): { kind: RowKind; file: RowsFile | undefined } {
   if (rows === "float32" || rows === "float16" || rows === "none") return { kind: rows, file: undefined };
-  if (typeof rows === "object" && rows !== null && typeof rows.file === "string" && rows.file !== "")
-    return { kind: "none", file: rows.file };
-  throw badInput('rows must be "float32", "float16", "none" or { file: path }');
+  const isPath = (path: unknown): path is string => typeof path === "string" && path !== "";
+  const inFile = (path: string, mode: RowsFile["mode"]) => ({ kind: "none" as const, file: { path, mode } });
+  if (typeof rows === "object" && rows !== null) {
+    if ("file" in rows && isPath(rows.file)) return inFile(rows.file, "private");
+    if ("spool" in rows && isPath(rows.spool)) return inFile(rows.spool, "spooled");
+    if ("inPlace" in rows && isPath(rowsPath)) return inFile(rowsPath, "in place");
+    if ("inPlace" in rows) throw badInput("rows in place need rowsPath");
+  }
+  throw badInput('rows must be "float32", "float16", "none" or a file');
 }
 
 export function checkPool(pool: HnswPool | undefined): void {
@@ -59,12 +73,14 @@ export function checkPool(pool: HnswPool | undefined): void {
 }
 
 /** The shape without its threads. */
-export function shapeOf(options: HnswOptions): Omit<Shape, "threads"> & { file: string | undefined } {
+export function shapeOf(options: HnswOptions): Omit<Shape, "threads"> & { file: RowsFile | undefined } {
   if (typeof options !== "object" || options === null) throw badInput("options are missing");
   const metric = options.metric ?? "cosine";
   if (!metrics.includes(metric)) throw badInput(`metric must be one of ${metrics.join(", ")}`);
   checkPool(options.pool);
-  const { kind, file } = rowKindOf(options.rows ?? "float32");
+  const { kind, file } = rowsOf(options.rows ?? "float32");
+  if (file?.mode === "spooled" && metric === "cosine")
+    throw badInput("spooled rows are taken as they are, and cosine wants norm 1: use ip and rows of norm 1");
   return {
     dim: wholeNumber("dim", options.dim, 1, maxDim),
     metric,
@@ -79,32 +95,6 @@ export function shapeOf(options: HnswOptions): Omit<Shape, "threads"> & { file: 
     rows: kind,
     file,
   };
-}
-
-/** Largest norm of a vector: its distances stay finite in 32 bits. Under cosine also the smallest. */
-export const maxNorm = 1e15;
-export const minNorm = 1e-15;
-
-/** Vectors from..to-1 of dim components must be finite and have a norm that 32 bits can hold. */
-export function checkVectors(
-  what: string,
-  vectors: Float32Array,
-  layout: Layout,
-  from: number,
-  to: number,
-): void {
-  const { dim, metric } = layout;
-  const least = metric === "cosine" ? minNorm * minNorm : 0;
-  for (let i = from; i < to; i++) {
-    let sum = 0;
-    for (let j = i * dim, end = j + dim; j < end; j++) {
-      const x = vectors[j] as number;
-      sum += x * x;
-    }
-    if (sum <= maxNorm * maxNorm && sum >= least) continue;
-    if (sum < least) throw badInput(`${what} ${i} has no direction: its norm is below ${minNorm}`);
-    throw badInput(`${what} ${i} is not finite, or its norm is above ${maxNorm}`);
-  }
 }
 
 export function checkKeys(keys: unknown): Uint32Array {

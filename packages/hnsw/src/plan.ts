@@ -1,6 +1,6 @@
 import { layOut, type RowKind, residentBytesFor, segmentSlots } from "./layout.ts";
 import { defaultEfConstruction, defaultM, defaultSeed, maxThreads, noWord } from "./limits.ts";
-import { type HnswOptions, rowKindOf, shapeOf, wholeNumber } from "./options.ts";
+import { type HnswOptions, rowsOf, shapeOf, wholeNumber } from "./options.ts";
 import { sharedPool } from "./pool.ts";
 
 /** Of the key map: 4 bytes at the lowest load. */
@@ -25,7 +25,7 @@ export interface MemoryPlan {
 export function planMemory(options: PlanOptions): MemoryPlan {
   const { dim, metric, m } = shapeOf({ dim: options.dim, m: options.m, metric: options.metric });
   const threads = wholeNumber("threads", options.threads ?? sharedPool().threads, 1, maxThreads);
-  const rows: RowKind = rowKindOf(options.rows ?? "float32").kind;
+  const rows: RowKind = rowsOf(options.rows ?? "float32").kind;
   const layout = layOut({
     dim,
     metric,

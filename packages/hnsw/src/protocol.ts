@@ -2,6 +2,7 @@
 // one by one, in order.
 import type { PlainError } from "./errors.ts";
 import type { Layout } from "./layout.ts";
+import type { RowsFile } from "./rows-file.ts";
 
 export interface WorkerStart {
   module: WebAssembly.Module;
@@ -17,8 +18,7 @@ export interface OpenMessage {
   /** Sent with the first index in this memory. */
   memory: WebAssembly.Memory | undefined;
   layout: Layout;
-  /** Full-precision rows in a file: float32, slot × paddedDim × 4. */
-  rowsFile: string | undefined;
+  rowsFile: RowsFile | undefined;
 }
 export interface CloseMessage {
   op: "close";
@@ -65,7 +65,8 @@ export const workWords = 2;
 export interface InsertJob {
   op: "insert";
   index: number;
-  rows: Float32Array;
+  /** Undefined where they wait in the file of rows: slots are consecutive then. */
+  rows: Float32Array | undefined;
   slots: Uint32Array;
   /** 1 for each row that was linked. */
   done: Uint8Array;

@@ -2,6 +2,7 @@
 import { readSync } from "node:fs";
 import type { IndexCore } from "./core.ts";
 import { badInput, HnswError } from "./errors.ts";
+import { rowAtInFile } from "./file/format.ts";
 import { addressOf, type Layout } from "./layout.ts";
 import { maxGetBytes } from "./limits.ts";
 
@@ -33,7 +34,7 @@ function dequantise(buffer: SharedArrayBuffer, layout: Layout, slot: number, int
 
 function readFromFile(core: IndexCore, file: number, slot: number, into: Float32Array): void {
   const row = new Uint8Array(into.buffer, into.byteOffset, into.byteLength);
-  const position = slot * core.layout.paddedDim * 4;
+  const position = rowAtInFile(slot, core.layout.paddedDim * 4);
   if (readSync(file, row, 0, row.length, position) !== row.length)
     throw new HnswError("failed", "the file of rows is too short");
 }

@@ -1,4 +1,5 @@
 // Searches of one index: they wait here for a thread, in the order of the calls, and travel in batches.
+import { checkVectors } from "./check-vectors.ts";
 import { abortedError, badInput, errorFrom, HnswError, throwIfAborted } from "./errors.ts";
 import { type Layout, maxBatchQueries, maxResults } from "./layout.ts";
 import {
@@ -9,7 +10,7 @@ import {
   minDefaultDepth,
   noWord,
 } from "./limits.ts";
-import { type Cancellable, checkVectors, wholeNumber } from "./options.ts";
+import { type Cancellable, wholeNumber } from "./options.ts";
 import type { SearchItem, SearchMode, SearchReply } from "./protocol.ts";
 import type { Scheduler, SearchSource } from "./scheduler.ts";
 import type { Attachment, PostedJob } from "./thread.ts";

@@ -3,13 +3,14 @@ import { errorFrom, HnswError } from "./errors.ts";
 import type { Layout } from "./layout.ts";
 import type { PooledMemory } from "./memory-pool.ts";
 import type { FromThread, Job, ToThread, WorkerStart } from "./protocol.ts";
+import type { RowsFile } from "./rows-file.ts";
 
 /** An index as threads open it. */
 export interface Attachment {
   readonly id: number;
   readonly memory: PooledMemory;
   readonly layout: Layout;
-  readonly rowsFile: string | undefined;
+  readonly rowsFile: RowsFile | undefined;
 }
 
 export interface PostedJob {
@@ -27,7 +28,7 @@ let lastAttachment = 0;
 export function newAttachment(
   memory: PooledMemory,
   layout: Layout,
-  rowsFile: string | undefined,
+  rowsFile: RowsFile | undefined,
 ): Attachment {
   lastAttachment++;
   return { id: lastAttachment, memory, layout, rowsFile };

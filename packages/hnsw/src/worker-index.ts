@@ -1,4 +1,5 @@
 import type { EngineExports } from "./exports.ts";
+import { rowAtInFile } from "./file/format.ts";
 import type { Layout } from "./layout.ts";
 
 /** What a thread holds of an index. */
@@ -16,4 +17,6 @@ export interface Opened {
   allowed: number;
 }
 
+export const rowPosition = (layout: Layout, slot: number): number =>
+  rowAtInFile(slot, rowBytesInFile(layout));
 export const rowBytesInFile = (layout: Layout): number => layout.paddedDim * 4;

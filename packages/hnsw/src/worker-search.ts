@@ -2,7 +2,7 @@ import { readSync } from "node:fs";
 import { HnswError, type PlainError, plainError } from "./errors.ts";
 import { autoExactAllowedPerEf } from "./limits.ts";
 import type { SearchItem, SearchJob, SearchReply } from "./protocol.ts";
-import { type Opened, rowBytesInFile } from "./worker-index.ts";
+import { type Opened, rowBytesInFile, rowPosition } from "./worker-index.ts";
 
 function countBits(words: Uint32Array): number {
   let bits = 0;
@@ -42,7 +42,7 @@ function searchWithFile(opened: Opened, item: SearchItem, index: number, rows: n
   const rowBytes = rowBytesInFile(layout);
   const scratch = new Uint8Array(memory.buffer, exports.rowScratchAt.value, rowBytes);
   for (let i = 0; i < n; i++) {
-    const read = readSync(rows, scratch, 0, rowBytes, exports.candidate(i) * rowBytes);
+    const read = readSync(rows, scratch, 0, rowBytes, rowPosition(layout, exports.candidate(i)));
     if (read !== rowBytes) throw new HnswError("failed", "the file of rows is too short");
     exports.rescore(i, index);
   }

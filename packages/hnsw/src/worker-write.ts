@@ -1,5 +1,7 @@
-import { writeSync } from "node:fs";
-import { sweepSlotsPerStep } from "./limits.ts";
+import { checkVectors } from "./check-vectors.ts";
+import { HnswError } from "./errors.ts";
+import { readFully, writeFully } from "./file/io.ts";
+import { spooledRowsPerRead, sweepSlotsPerStep } from "./limits.ts";
 import {
   endWord,
   type InsertJob,
@@ -8,19 +10,15 @@ import {
   type SweepJob,
   type WriteReply,
 } from "./protocol.ts";
-import { type Opened, rowBytesInFile } from "./worker-index.ts";
+import { type Opened, rowBytesInFile, rowPosition } from "./worker-index.ts";
 
 const searchesWait = (yieldWord: Int32Array): boolean => Atomics.load(yieldWord, 0) !== 0;
-
-function writeRow(file: number, bytes: Uint8Array, position: number): void {
-  for (let written = 0; written < bytes.length; )
-    written += writeSync(file, bytes, written, bytes.length - written, position + written);
-}
 
 /** Takes rows from those that all threads of the slice share, until there are none or searches wait. */
 export function runInsert(opened: Opened, job: InsertJob, yieldWord: Int32Array): WriteReply {
   const { exports, memory, layout, rows: file } = opened;
   const { rows, slots, done, control, used, maxRows, minRows } = job;
+  if (rows === undefined) return runSpooled(opened, job, yieldWord);
   const { dim } = layout;
   const at = exports.queriesAt.value;
   const row = new Float32Array(memory.buffer, at, dim);
@@ -34,10 +32,39 @@ export function runInsert(opened: Opened, job: InsertJob, yieldWord: Int32Array)
     Atomics.store(done, i, 1);
     // After the insertion: it brought the row to norm 1 where the metric wants that.
     if (file !== undefined) {
-      const rowBytes = rowBytesInFile(layout);
-      writeRow(file, new Uint8Array(memory.buffer, at, rowBytes), slot * rowBytes);
+      const bytes = new Uint8Array(memory.buffer, at, rowBytesInFile(layout));
+      writeFully(file, bytes, 0, bytes.length, rowPosition(layout, slot));
     }
     count++;
+  }
+  return { finished: Atomics.load(control, nextWord) >= Atomics.load(control, endWord), count };
+}
+
+const spoolEnds = () => new HnswError("failed", "the file of rows is too short");
+
+/** As above, of rows that wait in the file: they go from there to where they are inserted from, and nowhere else. */
+function runSpooled(opened: Opened, job: InsertJob, yieldWord: Int32Array): WriteReply {
+  const { exports, memory, layout, rows: file } = opened;
+  const { slots, done, control, used, maxRows, minRows } = job;
+  if (file === undefined) throw new HnswError("failed", "the index has no file of rows");
+  const { paddedDim, metric } = layout;
+  const rowBytes = rowBytesInFile(layout);
+  const at = exports.queriesAt.value;
+  const rows = new Float32Array(memory.buffer, at, spooledRowsPerRead * paddedDim);
+  const bytes = new Uint8Array(memory.buffer, at, rows.byteLength);
+  let count = 0;
+  while (count < maxRows && (count < minRows || !searchesWait(yieldWord))) {
+    const from = Atomics.add(control, nextWord, spooledRowsPerRead);
+    const to = Math.min(from + spooledRowsPerRead, Atomics.load(control, endWord));
+    if (from >= to) return { finished: true, count };
+    const first = slots[from] as number;
+    readFully(file, bytes, 0, (to - from) * rowBytes, rowPosition(layout, first), spoolEnds);
+    checkVectors(`spooled row ${first} +`, rows, { dim: paddedDim, metric }, 0, to - from);
+    for (let i = from; i < to && i < Atomics.load(control, endWord); i++) {
+      exports.insert(slots[i] as number, at + (i - from) * rowBytes, used);
+      Atomics.store(done, i, 1);
+      count++;
+    }
   }
   return { finished: Atomics.load(control, nextWord) >= Atomics.load(control, endWord), count };
 }

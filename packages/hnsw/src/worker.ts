@@ -32,7 +32,8 @@ function open(message: OpenMessage): void {
     memory,
     exports,
     layout,
-    rows: rowsFile === undefined ? undefined : openSync(rowsFile, "r+"),
+    rows:
+      rowsFile === undefined ? undefined : openSync(rowsFile.path, rowsFile.mode === "private" ? "r+" : "r"),
     filterId: 0,
     filterBytes: layout.filterBytes,
     allowed: 0,

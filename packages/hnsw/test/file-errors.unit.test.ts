@@ -27,6 +27,7 @@ import {
   randomVector,
   removeSlots,
   runIn,
+  saverOf,
 } from "./file-host.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "hnsw-errors-"));
@@ -42,7 +43,7 @@ beforeAll(async () => {
   const random = numbersFrom(4);
   for (let slot = 0; slot < 400; slot++) insertAt(built, slot, slot, randomVector(random, 64));
   removeSlots(built, [10]);
-  await saveIndex(built.state, path, undefined, undefined, runIn(built.bench));
+  await saveIndex(built.state, { path }, saverOf(runIn(built.bench)));
   bytes = new Uint8Array(readFileSync(path));
 });
 
@@ -83,10 +84,12 @@ describe("a load says what is wrong", () => {
       message: expect.stringContaining("ENOENT"),
     });
   });
-  test("too new", async () => {
+  test("too new, too old", async () => {
     const copy = new Uint8Array(bytes);
-    new DataView(copy.buffer).setUint32(8, 2, true);
-    expect(await refusalOf(copy)).toMatch(/^too new: format 2/);
+    new DataView(copy.buffer).setUint32(8, 3, true);
+    expect(await refusalOf(copy)).toMatch(/^too new: format 3/);
+    new DataView(copy.buffer).setUint32(8, 1, true);
+    expect(await refusalOf(copy)).toMatch(/^too old: format 1/);
   });
   test("truncated", async () => {
     for (const length of [4, 9, 100, 255, 256, 5000, bytes.length - 1])
@@ -191,7 +194,7 @@ describe("a load refuses what its checksums vouch for and its rules do not", () 
 describe("a save that fails leaves nothing", () => {
   const target = join(folder, "target");
   const save = (run: RunInPool, at = target, rowsPath?: string, signal?: AbortSignal) =>
-    saveIndex(built.state, at, rowsPath, signal, run);
+    saveIndex(built.state, { path: at, rowsPath }, saverOf(run, signal));
 
   test("a full disk", async () => {
     const rowsPath = join(folder, "target.rows");

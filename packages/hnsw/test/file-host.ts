@@ -40,6 +40,9 @@ export const runIn =
   async (step, argument) =>
     runFilePart(exports, memory, step, structuredClone(argument));
 
+/** What saving needs. */
+export const saverOf = (runInPool: RunInPool, signal?: AbortSignal) => ({ runInPool, threads: 1, signal });
+
 /** A host that uses `bench` again and again. Its memory grows where it must. */
 export function hostOf(bench: Bench): LoadHost {
   return {

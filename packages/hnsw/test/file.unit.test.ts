@@ -17,6 +17,7 @@ import {
   randomVector,
   removeSlots,
   runIn,
+  saverOf,
   searchFor,
 } from "./file-host.ts";
 
@@ -33,8 +34,8 @@ function build(dim: number, metric: Metric, rows: RowKind, count: number, m = 8)
   return built;
 }
 
-const save = ({ bench, state }: Built, path: string, rowsPath?: string): Promise<void> =>
-  saveIndex(state, path, rowsPath, undefined, runIn(bench));
+const save = ({ bench, state }: Built, path: string, rowsPath?: string) =>
+  saveIndex(state, { path, rowsPath }, saverOf(runIn(bench)));
 
 async function load(path: string, options: Partial<LoadOptions> = {}): Promise<Built> {
   const state: IndexState = await loadIndex(path, { ...asFile, ...options }, hostOf(loadBench));
@@ -185,12 +186,15 @@ describe("rows", () => {
     await save(built, path);
     const working = join(folder, "working");
     const loaded = await load(path, { rows: { file: working } });
-    expect(loaded.state).toMatchObject({ rowsFile: working, layout: { rows: "none" } });
-    expect(statSync(working).size).toBe(700 * 128 * 4);
+    expect(loaded.state).toMatchObject({
+      rowsFile: { path: working, mode: "private" },
+      layout: { rows: "none" },
+    });
+    expect(statSync(working).size).toBe(256 + 700 * 128 * 4);
     const again = join(folder, "from-working");
     await save(loaded, again);
     expect(readFileSync(again).equals(readFileSync(path))).toBe(true);
-    truncateSync(working, 699 * 128 * 4);
+    truncateSync(working, 256 + 699 * 128 * 4);
     await expect(save(loaded, again)).rejects.toMatchObject({ code: "failed" });
     expect(() => statSync(again)).toThrow(/ENOENT/);
     truncateSync(path, 100_000);
@@ -207,17 +211,16 @@ test("bytes lie where FORMAT.md says", async () => {
   const bytes = readFileSync(path);
   expect(bytes.subarray(0, 8).toString("latin1")).toBe("\x89HNSW\r\n\x1a");
   const words = Array.from({ length: 11 }, (_, i) => bytes.readUInt32LE(8 + 4 * i));
-  expect(words).toEqual([1, 256, 100, 2, 8, 40, 7, 1, 1, 300, 299]);
+  expect(words).toEqual([2, 256, 100, 2, 8, 40, 7, 1, 1, 300, 299]);
   expect(bytes.readBigUInt64LE(72)).toBe(BigInt(bytes.length));
   expect(bytes.readBigUInt64LE(248)).toBe(xxh64(bytes.subarray(0, 248)));
   const chunks = bytes.readUInt32LE(68);
-  expect(bytes.readBigUInt64LE(80)).toBe(xxh64(bytes.subarray(256, 256 + 8 * chunks)));
-  expect(bytes.readBigUInt64LE(256)).toBe(
-    xxh64(bytes.subarray(256 + 8 * chunks, 256 + 8 * chunks + 1200), 0n),
-  );
-  const keysAt = 256 + 8 * chunks;
+  const tableAt = bytes.length - 16 - 8 * chunks;
+  expect(bytes.readBigUInt64LE(80)).toBe(xxh64(bytes.subarray(tableAt, tableAt + 8 * chunks)));
+  const keysAt = 256;
+  expect(bytes.readBigUInt64LE(tableAt)).toBe(xxh64(bytes.subarray(keysAt, keysAt + 1200), 0n));
   expect([3, 4, 5].map((slot) => bytes.readUInt32LE(keysAt + 4 * slot))).toEqual([10, 0xffffffff, 16]);
-  const rowsAt = bytes.length - 16 - 300 * 512;
+  const rowsAt = tableAt - 300 * 512;
   const random = numbersFrom(seed + 100);
   const rows = Array.from({ length: 300 }, () => randomVector(random, 100));
   const rowAt = (slot: number) =>

@@ -28,12 +28,13 @@ export interface KeyedIndex {
   readonly count: number;
   has(faceId: string): boolean;
   /**
-   * Bulk insertion for builds: `faceIds` n × 16 bytes, distinct and not present yet; `vectors` n × dim. Neither is
-   * copied at the call: they must not change before the promise settles. `threads` as in `VectorIndex.add`.
+   * Bulk insertion for builds: `faceIds` n × 16 bytes, distinct and not present yet; `vectors` n × dim, or "spooled":
+   * those that `index.spool` was given next, in this order. Neither is copied at the call: they must not change before
+   * the promise settles. `threads` as in `VectorIndex.add`.
    */
   addNew(
     faceIds: Uint8Array,
-    vectors: Float32Array,
+    vectors: Float32Array | "spooled",
     options?: Cancellable & { threads?: number },
   ): Promise<void>;
   /** One atomic step towards searches. A face in both lists is `bad_input`. */
@@ -126,13 +127,15 @@ class KeyedIndexOverEngine implements KeyedIndex {
 
   addNew(
     faceIds: Uint8Array,
-    vectors: Float32Array,
+    vectors: Float32Array | "spooled",
     options: Cancellable & { threads?: number } = {},
   ): Promise<void> {
     return this.alone(async () => {
-      const rows = vectors.length / this.index.dim;
-      assertIdBytes(faceIds, rows);
-      const taken = this.take(rows);
+      const isSpooled = vectors === "spooled";
+      const rows = isSpooled ? faceIds.length / uuidBytes : vectors.length / this.index.dim;
+      assertIdBytes(faceIds, Math.floor(rows));
+      // What was spooled lies where the next new positions are.
+      const taken = this.take(rows, !isSpooled);
       // Linked one by one, so that a duplicate within the batch is found as one that was there already.
       let linked = 0;
       try {
@@ -145,7 +148,10 @@ class KeyedIndexOverEngine implements KeyedIndex {
           this.ids.link(position);
           linked++;
         }
-        if (rows > 0) await this.index.add(Uint32Array.from(taken), vectors, options);
+        if (rows === 0) return;
+        if (!isSpooled) await this.index.add(Uint32Array.from(taken), vectors, options);
+        else if (this.index.addSpooled) await this.index.addSpooled(rows, options);
+        else throw new LimError("bad_input", "the index was not created with createSpooled");
       } catch (thrown) {
         for (const position of taken.slice(0, linked)) this.ids.unlink(position);
         this.abandon(taken);
@@ -291,9 +297,9 @@ class KeyedIndexOverEngine implements KeyedIndex {
     return unchanged;
   }
 
-  /** Positions for new vectors: those that are free again, then new ones. */
-  private take(rows: number): number[] {
-    const taken = this.freed.take(rows);
+  /** Positions for new vectors: those that are free again where `mayReuse`, then new ones. */
+  private take(rows: number, mayReuse = true): number[] {
+    const taken = mayReuse ? this.freed.take(rows) : [];
     for (let next = this.positions; taken.length < rows; next++) taken.push(next);
     this.grow(this.positions + rows);
     return taken;

@@ -88,6 +88,18 @@ export interface VectorIndex {
     vectors: Float32Array,
     options?: Cancellable & { threads?: number },
   ): Promise<void>;
+  /**
+   * Writes vectors (n × dim) behind those in the index's own file of vectors, to be inserted by `addSpooled`: what waits
+   * for its turn is in no memory. Calls write one after another, beside whatever runs, and their arrays must not change
+   * meanwhile. Nothing is looked at here: rows must be of unit norm. `disk_full` where the disk is. Present where the
+   * index is one of `createSpooled`.
+   */
+  spool?(vectors: Float32Array, options?: Cancellable): Promise<void>;
+  /**
+   * Inserts the `count` vectors that were spooled first and are not in the index yet, at the positions slots, slots + 1,
+   * …; the signal is heard within it. A row that is not finite is `bad_input`. As `add` in all else.
+   */
+  addSpooled?(count: number, options?: Cancellable & { threads?: number }): Promise<void>;
   /** Hides positions from all later searches. Unknown or already removed positions are `bad_input`, nothing changes. */
   remove(positions: Uint32Array, options?: Cancellable): Promise<void>;
   /**
@@ -103,7 +115,8 @@ export interface VectorIndex {
   inspect?(options?: Cancellable): Promise<GraphInspection>;
   /**
    * Writes the engine's files; resolves when their bytes were written and are whole. Not durable: no fsync. Tells
-   * whether there is a file of vectors.
+   * whether there is a file of vectors. That of `createSpooled` is finished where it lies when it is named here: it
+   * stays, and the index takes no more vectors.
    */
   save(files: Required<EngineFiles>, options?: Cancellable): Promise<{ vectors: boolean }>;
   /** Ends its threads and hands its memory back. Pending calls reject with `aborted`. Idempotent. */
@@ -129,8 +142,17 @@ export interface EngineAdapter {
     options: Cancellable & { dim: number; capacity: number; params: EngineParams },
   ): Promise<VectorIndex>;
   /**
+   * As `create`, of an index whose vectors in full precision are in the file `vectors`, which is made anew, and not in
+   * memory. They come by `spool` and `addSpooled` alone: what else adds is `bad_input`. Unless `save` has finished the
+   * file, `close` deletes it. Absent where an engine has no such file.
+   */
+  createSpooled?(
+    options: Cancellable & { dim: number; capacity: number; params: EngineParams; vectors: string },
+  ): Promise<VectorIndex>;
+  /**
    * Loads files into a new object. The caller has verified their checksums and keeps them unchanged meanwhile; they
-   * may go once the promise has settled. What they hold is checked against `dim`, `slots` and `params.m` before it is
+   * may go once the promise has settled. With `inPlace` the engine may go on reading the file of vectors instead of
+   * holding or copying it: it stays as it is until `close`, and what would add a vector is `bad_input`. What they hold is checked against `dim`, `slots` and `params.m` before it is
    * used, and the live positions must be 0..slots-1 without `removed`. Throws `index_refused` on anything that does
    * not fit, `out_of_memory` on what the engine cannot hold.
    */
@@ -141,8 +163,14 @@ export interface EngineAdapter {
       slots: number;
       removed: Uint32Array;
       params: EngineParams;
+      inPlace?: boolean;
     },
   ): Promise<VectorIndex>;
-  /** Upper estimate of resident bytes of an index. */
-  estimateMemoryBytes(options: { dim: number; capacity: number; params: EngineParams }): number;
+  /** Upper estimate of resident bytes of an index; `spooled`: of one that `createSpooled` made. */
+  estimateMemoryBytes(options: {
+    dim: number;
+    capacity: number;
+    params: EngineParams;
+    spooled?: boolean;
+  }): number;
 }

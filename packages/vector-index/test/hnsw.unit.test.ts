@@ -7,6 +7,7 @@ import { loadEngine } from "../src/engines.ts";
 import { rerankKinds } from "../src/port.ts";
 import { describeEngineContract } from "./engine-contract.ts";
 import { dotOf, range, row, unitVectors } from "./fixtures.ts";
+import { describeSpoolContract } from "./spool-contract.ts";
 
 describeEngineContract("hnsw", () => loadEngine("hnsw"), {
   reusesPositions: true,
@@ -14,6 +15,7 @@ describeEngineContract("hnsw", () => loadEngine("hnsw"), {
   inspects: true,
   isMissing: false,
 });
+describeSpoolContract("hnsw", () => loadEngine("hnsw"), { spools: true, isMissing: false });
 
 const dim = 64;
 const n = 3000;

@@ -8,6 +8,7 @@ import { HnswlibIndex } from "../src/hnswlib/hnswlib-index.ts";
 import type { VectorIndex } from "../src/port.ts";
 import { describeEngineContract } from "./engine-contract.ts";
 import { range, row, unitVectors } from "./fixtures.ts";
+import { describeSpoolContract } from "./spool-contract.ts";
 
 const isMissing = !(await availableEngines()).includes("hnswlib");
 if (isMissing) console.warn("hnswlib-node is not installed: the tests of engine hnswlib are skipped");
@@ -18,6 +19,7 @@ describeEngineContract("hnswlib", () => loadEngine("hnswlib"), {
   inspects: false,
   isMissing,
 });
+describeSpoolContract("hnswlib", () => loadEngine("hnswlib"), { spools: false, isMissing });
 
 const params = { m: 8, efConstruction: 80 };
 const folder = mkdtempSync(join(tmpdir(), "lim-hnswlib-"));

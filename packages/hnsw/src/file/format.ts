@@ -1,10 +1,10 @@
-/** The file format, version 1, as numbers; FORMAT.md says it in words. Everything is little-endian. */
+/** The file format, version 2, as numbers; FORMAT.md says it in words. Everything is little-endian. */
 import { groupBitsFor, type Metric, type RowKind, rowKinds } from "../layout.ts";
 import { maxDim, maxEfConstruction, maxM, minM } from "../limits.ts";
 import { refusal } from "./refusal.ts";
 import { xxh64 } from "./xxh64.ts";
 
-export const formatVersion = 1;
+export const formatVersion = 2;
 export const headerBytes = 256;
 export const endBytes = 16;
 /** Sections are checked in chunks of at most this size, which a core's cache holds. */
@@ -127,12 +127,13 @@ export function planFile(header: FileHeader): FilePlan {
     });
     chunks += count;
   }
-  let at = headerBytes + 8 * chunks;
+  let at = headerBytes;
   for (const section of sections) {
     section.at = at;
     at += section.items * section.itemBytes;
   }
-  return { sections, chunks, tableAt: headerBytes, endAt: at, totalBytes: at + endBytes };
+  const endAt = at + 8 * chunks;
+  return { sections, chunks, tableAt: at, endAt, totalBytes: endAt + endBytes };
 }
 
 /** Chunks [from, to) of a file, in order. */
@@ -148,6 +149,9 @@ export function* chunksOf(plan: FilePlan, from: number, to: number): Generator<C
     }
   }
 }
+
+/** Where the row of a slot begins in a file of rows, finished or not: a function of the slot alone. */
+export const rowAtInFile = (slot: number, rowBytes: number): number => headerBytes + slot * rowBytes;
 
 /** A header as bytes. */
 export function encodeHeader(header: FileHeader, plan: FilePlan): Uint8Array {
@@ -207,6 +211,7 @@ export function decodeHeader(
   const version = view.getUint32(magicBytes, true);
   if (version > formatVersion)
     throw refusal("too new", `format ${version}, of which this release reads up to ${formatVersion}`);
+  if (version < formatVersion) throw refusal("too old", `format ${version}, which no release reads any more`);
   if (bytes.length < headerBytes) throw refusal("truncated", "it ends within its header");
   if (view.getBigUint64(headerSumAt, true) !== xxh64(bytes.subarray(0, headerSumAt)))
     throw refusal("corrupt", "the header");

@@ -1,7 +1,8 @@
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { asHnswError, badInput, HnswError, throwIfAborted } from "../errors.ts";
 import type { IndexState, LoadHost, RunInPool } from "../index-state.ts";
-import { type Layout, layOut, memoryBytesFor, type RowKind, writeControl } from "../layout.ts";
+import { type Layout, layOut, memoryBytesFor, writeControl } from "../layout.ts";
+import { type LoadedRowsOption, rowsOf } from "../options.ts";
 import {
   checkEnd,
   decodeHeader,
@@ -14,14 +15,14 @@ import {
 import type { ReadArgument, TableArgument, ValidateArgument } from "./messages.ts";
 import { entryAt } from "./place.ts";
 import { refusal } from "./refusal.ts";
-import { type Slice, slicesOf } from "./slices.ts";
+import { inParallel, type Slice, slicesOf } from "./slices.ts";
 
 /** Slots that a thread walks before it is asked again. */
 const validateSlots = 32_768;
 
 export interface LoadOptions {
   /** As of the file if not given. */
-  rows: RowKind | { file: string } | undefined;
+  rows: LoadedRowsOption | undefined;
   rowsPath: string | undefined;
   capacity: number | undefined;
   signal: AbortSignal | undefined;
@@ -52,7 +53,8 @@ export async function loadIndex(path: string, options: LoadOptions, host: LoadHo
   const { rows, rowsPath, signal } = options;
   const opened: FileHandle[] = [];
   let rowsFile: FileHandle | undefined;
-  const working = typeof rows === "object" ? rows.file : undefined;
+  const held = rows === undefined ? undefined : rowsOf(rows, rowsPath).file;
+  const working = held?.mode === "private" ? held.path : undefined;
   if (working !== undefined && (working === path || working === rowsPath))
     throw badInput("the working file must differ from the files that are loaded");
   try {
@@ -67,7 +69,7 @@ export async function loadIndex(path: string, options: LoadOptions, host: LoadHo
     writeControl(memory, layout);
     if (working !== undefined) rowsFile = await open(working, "w");
     const load: Load = {
-      runInPool: host.open(memory, layout, working),
+      runInPool: host.open(memory, layout, held),
       threads: host.threads,
       layout,
       signal,
@@ -86,7 +88,7 @@ export async function loadIndex(path: string, options: LoadOptions, host: LoadHo
     }
     await rowsFile?.close();
     rowsFile = undefined;
-    return { memory, layout, used: header.slots, committedVersion: 0, rowsFile: working };
+    return { memory, layout, used: header.slots, committedVersion: 0, rowsFile: held };
   } catch (error) {
     if (rowsFile !== undefined && working !== undefined) {
       await rowsFile.close().catch(() => {});
@@ -132,6 +134,9 @@ async function rowsSource(
   if (header.rows === "none") throw refusal("rows", "full-precision rows are wanted, and the file has none");
   if (header.rows === "float16" && wanted !== "float16")
     throw refusal("rows", "float32 rows are wanted, and the file has float16");
+  const inPlace = typeof wanted === "object" && "inPlace" in wanted;
+  if (header.rowsPlace === "same" && inPlace)
+    throw refusal("rows", "they are wanted in a file of their own, and are in the index file");
   if (header.rowsPlace === "same") return index;
   if (options.rowsPath === undefined)
     throw refusal("rows", 'they are in a file of their own: give rowsPath, or rows: "none"');
@@ -192,30 +197,4 @@ async function validateAll(load: Load, header: FileHeader): Promise<void> {
     const argument: ValidateArgument = { what: "validate", layout: load.layout, header, from, to };
     return load.runInPool("load-part", argument);
   });
-}
-
-/**
- * Runs the slices, as many at a time as there are threads. After a failure no further ones are begun, and those that
- * run are awaited: they write to a memory that is given back.
- */
-async function inParallel(
-  load: Load,
-  slices: Slice[],
-  run: (slice: Slice) => Promise<unknown>,
-): Promise<void> {
-  let next = 0;
-  let failed = false;
-  const work = async (): Promise<void> => {
-    for (let slice = slices[next++]; slice !== undefined && !failed; slice = slices[next++]) {
-      try {
-        throwIfAborted(load.signal);
-        await run(slice);
-      } catch (error) {
-        failed = true;
-        throw error;
-      }
-    }
-  };
-  const ends = await Promise.allSettled(Array.from({ length: Math.min(load.threads, slices.length) }, work));
-  for (const end of ends) if (end.status === "rejected") throw end.reason;
 }

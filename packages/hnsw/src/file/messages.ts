@@ -2,6 +2,7 @@
 import type { EngineExports } from "../exports.ts";
 import type { Layout } from "../layout.ts";
 import type { FileArgument } from "../protocol.ts";
+import type { RowsFile } from "../rows-file.ts";
 import type { FileHeader } from "./format.ts";
 
 /** What files use of the engine. Addresses and sizes in bytes; checks return 0 or the number of the rule broken. */
@@ -42,8 +43,10 @@ export interface WriteArgument extends FileArgument {
   /** Chunks [from, to). */
   from: number;
   to: number;
-  /** Where rows are in a working file. */
-  rowsFile: string | undefined;
+  /** Where rows are in a file beside the memory. */
+  rowsFile: RowsFile | undefined;
+  /** `fd` is that very file: rows are there already, but for what is to be zero. */
+  inPlace: boolean;
 }
 
 export interface SumArgument extends FileArgument {
@@ -66,7 +69,7 @@ export interface ReadArgument extends FileArgument {
   to: number;
   /** Checksums of these chunks. */
   sums: BigUint64Array;
-  /** Where rows go: a descriptor, or into memory. */
+  /** Where rows go: a descriptor, else into memory where the layout holds rows, else they are verified only. */
   rowsFd: number | undefined;
   checkRows: boolean;
 }

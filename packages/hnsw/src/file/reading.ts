@@ -1,6 +1,6 @@
 import { addressOf, type Layout } from "../layout.ts";
 import { noWord } from "../limits.ts";
-import { type Chunk, chunksOf, type FileHeader, planFile } from "./format.ts";
+import { type Chunk, chunksOf, type FileHeader, planFile, rowAtInFile } from "./format.ts";
 import { readFully, writeFully } from "./io.ts";
 import type { Place, ReadArgument, TableArgument, ValidateArgument } from "./messages.ts";
 import { arrayOf, tableSum } from "./place.ts";
@@ -15,7 +15,7 @@ export function readTable(place: Place, { fd, header }: TableArgument): BigUint6
   return table;
 }
 
-/** Reads chunks to their places in memory, or rows to a file, and verifies them there. */
+/** Reads chunks to their places in memory, or rows to a file, or in place to nowhere, and verifies them. */
 export function read(place: Place, argument: ReadArgument): void {
   const { fd, header, from, to, sums, layout } = argument;
   for (const chunk of chunksOf(planFile(header), from, to)) {
@@ -45,8 +45,9 @@ function settleChunk(place: Place, argument: ReadArgument, chunk: Chunk, at: num
   if (section.name !== "rows") return;
   if (checkRows && !exports.isFiniteRow(at, chunk.bytes, header.rows === "float16"))
     throw refusal("inconsistent", "a full-precision row holds what is not a finite number");
-  if (rowsFd !== undefined) writeFully(rowsFd, bytes, at, chunk.bytes, firstItem * section.itemBytes);
-  else if (layout.rows !== header.rows) exports.narrowRows(at, firstItem, items);
+  if (rowsFd !== undefined)
+    writeFully(rowsFd, bytes, at, chunk.bytes, rowAtInFile(firstItem, section.itemBytes));
+  else if (layout.rows === "float16" && header.rows === "float32") exports.narrowRows(at, firstItem, items);
 }
 
 /** Slots with a key have been there forever; those without are free. */

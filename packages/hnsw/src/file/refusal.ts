@@ -5,6 +5,7 @@ export type Refusal =
   | "not an index"
   | "not a file of rows"
   | "too new"
+  | "too old"
   | "truncated"
   | "extended"
   | "corrupt"

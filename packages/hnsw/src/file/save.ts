@@ -1,4 +1,5 @@
 import { type FileHandle, open, rm } from "node:fs/promises";
+import { resolve } from "node:path";
 import { asHnswError, badInput, HnswError, throwIfAborted } from "../errors.ts";
 import type { IndexState, RunInPool } from "../index-state.ts";
 import {
@@ -10,12 +11,24 @@ import {
   planFile,
 } from "./format.ts";
 import type { SumArgument, Survey, SurveyArgument, WriteArgument } from "./messages.ts";
-import { slicesOf } from "./slices.ts";
+import { inParallel, slicesOf } from "./slices.ts";
 
-interface Save {
-  state: IndexState;
+export interface SaveTarget {
+  path: string;
+  rowsPath?: string | undefined;
+  /** Spooled rows were saved before: their file is whole and stays as it is. */
+  isSaved?: boolean;
+}
+
+interface SaveHost {
   runInPool: RunInPool;
+  /** Slices written at the same time; searches go before them. */
+  threads: number;
   signal: AbortSignal | undefined;
+}
+
+interface Save extends SaveHost {
+  state: IndexState;
 }
 
 interface Written {
@@ -25,48 +38,53 @@ interface Written {
 }
 
 /**
- * Writes an index to `path`; its full-precision rows, if there are any, to `rowsPath` or into the same file. Neither
- * flushes nor renames: that is the caller's. Files that could not be finished are removed. No change of the index may
- * run meanwhile. Errors: `disk_full`, `aborted`, `failed`.
+ * Writes an index to `path`; its full-precision rows, if there are any, to `rowsPath` or into the same file. Where
+ * `rowsPath` is the file they were spooled to, it is completed in place (`inPlace`). Neither flushes nor renames:
+ * that is the caller's. Files that could not be finished are removed, but for that one. No change of the index may run
+ * meanwhile. Errors: `bad_input`, `disk_full`, `aborted`, `failed`.
  */
 export async function saveIndex(
   state: IndexState,
-  path: string,
-  rowsPath: string | undefined,
-  signal: AbortSignal | undefined,
-  runInPool: RunInPool,
-): Promise<void> {
-  const rows = state.rowsFile === undefined ? state.layout.rows : "float32";
+  { path, rowsPath, isSaved = false }: SaveTarget,
+  host: SaveHost,
+): Promise<{ inPlace: boolean }> {
+  const { rowsFile } = state;
+  const rows = rowsFile === undefined ? state.layout.rows : "float32";
   if (rows === "none" && rowsPath !== undefined)
     throw badInput("the index has no full-precision rows to write to rowsPath");
   if (rowsPath === path) throw badInput("rowsPath must differ from path");
-  throwIfAborted(signal);
-  const save: Save = { state, runInPool, signal };
+  const isOwn = (at: string | undefined) => at !== undefined && resolve(at) === resolve(rowsFile?.path ?? "");
+  const inPlace = rowsFile?.mode === "spooled" && !isSaved && isOwn(rowsPath);
+  if (rowsFile !== undefined && (isOwn(path) || (isOwn(rowsPath) && !inPlace)))
+    throw badInput("a file of rows that is in use is not written to");
+  throwIfAborted(host.signal);
+  const save: Save = { ...host, state };
   const header = await describe(save, rows, rowsPath);
   const files: FileHandle[] = [];
-  const paths: string[] = [];
-  const create = async (at: string): Promise<FileHandle> => {
-    const file = await open(at, "w");
+  const created: string[] = [];
+  const openFor = async (at: string, isNew: boolean): Promise<FileHandle> => {
+    const file = await open(at, isNew ? "w" : "r+");
     files.push(file);
-    paths.push(at);
+    if (isNew) created.push(at);
     return file;
   };
   try {
-    const file = await create(path);
-    const written = await writeSections(save, file, header);
+    const file = await openFor(path, true);
+    const written = await writeSections(save, file, header, false);
     if (rowsPath !== undefined) {
-      const rowsFile = await create(rowsPath);
-      const rowsWritten = await writeSections(save, rowsFile, { ...header, kind: "rows" });
+      const rowsHandle = await openFor(rowsPath, !inPlace);
+      const rowsWritten = await writeSections(save, rowsHandle, { ...header, kind: "rows" }, inPlace);
       rowsWritten.header.otherSum = written.header.tableSum;
       written.header.otherSum = rowsWritten.header.tableSum;
-      await writeEnds(rowsFile, rowsWritten);
+      await writeEnds(rowsHandle, rowsWritten);
     }
     await writeEnds(file, written);
-    throwIfAborted(signal);
+    throwIfAborted(host.signal);
     while (files.length > 0) await files.pop()?.close();
+    return { inPlace };
   } catch (error) {
     for (const file of files) await file.close().catch(() => {});
-    for (const at of paths) await rm(at, { force: true }).catch(() => {});
+    for (const at of created) await rm(at, { force: true }).catch(() => {});
     throw asHnswError(error);
   }
 }
@@ -96,13 +114,16 @@ async function describe(
   };
 }
 
-async function writeSections(save: Save, file: FileHandle, header: FileHeader): Promise<Written> {
+async function writeSections(
+  save: Save,
+  file: FileHandle,
+  header: FileHeader,
+  inPlace: boolean,
+): Promise<Written> {
   const { layout, committedVersion, rowsFile } = save.state;
   const plan = planFile(header);
   const table = new BigUint64Array(plan.chunks);
-  // One slice after the other: the pool's other threads go on answering searches.
-  for (const { from, to } of slicesOf(plan)) {
-    throwIfAborted(save.signal);
+  await inParallel(save, [...slicesOf(plan)], async ({ from, to }) => {
     const argument: WriteArgument = {
       what: "write",
       layout,
@@ -112,9 +133,10 @@ async function writeSections(save: Save, file: FileHandle, header: FileHeader): 
       from,
       to,
       rowsFile,
+      inPlace,
     };
     table.set((await save.runInPool("save-part", argument)) as BigUint64Array, from);
-  }
+  });
   const argument: SumArgument = { what: "sum", table };
   const tableSum = (await save.runInPool("save-part", argument)) as bigint;
   return { header: { ...header, tableSum }, plan, table };

@@ -1,3 +1,4 @@
+import { throwIfAborted } from "../errors.ts";
 import type { FilePlan, Section } from "./format.ts";
 
 /** What a thread reads or writes before it is asked again: between two slices other work of the pool gets its turn. */
@@ -21,4 +22,30 @@ export function* slicesOf(
     for (let from = section.firstChunk; from < end; from += chunks)
       yield { from, to: Math.min(end, from + chunks) };
   }
+}
+
+/**
+ * Runs the slices, as many at a time as there are threads. After a failure no further ones are begun, and those that
+ * run are awaited: they use a memory that is given back.
+ */
+export async function inParallel(
+  { threads, signal }: { threads: number; signal: AbortSignal | undefined },
+  slices: readonly Slice[],
+  run: (slice: Slice) => Promise<unknown>,
+): Promise<void> {
+  let next = 0;
+  let failed = false;
+  const work = async (): Promise<void> => {
+    for (let slice = slices[next++]; slice !== undefined && !failed; slice = slices[next++]) {
+      try {
+        throwIfAborted(signal);
+        await run(slice);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  const ends = await Promise.allSettled(Array.from({ length: Math.min(threads, slices.length) }, work));
+  for (const end of ends) if (end.status === "rejected") throw end.reason;
 }

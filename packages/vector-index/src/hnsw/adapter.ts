@@ -4,7 +4,7 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { LimError } from "@lim/contracts";
-import { HnswIndex, type HnswOptions, planMemory, sharedPool } from "@lim/hnsw";
+import { HnswIndex, planMemory, type RowsOption, sharedPool } from "@lim/hnsw";
 import { vectorIndexLimits } from "../limits.ts";
 import type { EngineAdapter, EngineParams, RerankKind } from "../port.ts";
 import { asLimError, translated } from "./errors.ts";
@@ -12,8 +12,11 @@ import { assertCount, PositionedHnsw } from "./hnsw-index.ts";
 
 const defaultSeed = 100;
 
-interface RowsPlace {
-  rows: NonNullable<HnswOptions["rows"]>;
+/** A file of vectors that is the caller's. */
+type OwnFile = { spool: string } | { inPlace: true };
+
+interface RowsPlace<Rows> {
+  rows: Rows;
   cleanUp: () => Promise<void>;
 }
 
@@ -21,9 +24,9 @@ interface RowsPlace {
  * Where full precision is kept. A working file is in a folder whose name tells its process, so that the next one finds
  * what was left by a process that died.
  */
-async function placeOf(rerank: RerankKind): Promise<RowsPlace> {
-  if (rerank === "off") return { rows: "none", cleanUp: async () => {} };
-  if (rerank !== "file") return { rows: rerank, cleanUp: async () => {} };
+async function placeOf<Own extends OwnFile>(vectors: RerankKind | Own): Promise<RowsPlace<RowsOption | Own>> {
+  if (vectors === "off") return { rows: "none", cleanUp: async () => {} };
+  if (vectors !== "file") return { rows: vectors, cleanUp: async () => {} };
   const folder = await mkdtemp(join(tmpdir(), `lim-rows.${encodeURIComponent(hostname())}.${process.pid}.`));
   return {
     rows: { file: join(folder, "rows.f32") },
@@ -46,6 +49,8 @@ export async function loadHnsw(rerank: RerankKind): Promise<EngineAdapter> {
 /** Resident bytes that closed indexes left for the next ones. */
 export const spareBytes = (): number => sharedPool().spareMemoryBytes;
 
+type CreateOptions = Parameters<EngineAdapter["create"]>[0];
+
 function assertShape(dim: number, capacity: number, { m, efConstruction, seed }: EngineParams): void {
   assertCount("dim", dim, 1, 4_096);
   assertCount("m", m, 4, 128);
@@ -66,27 +71,34 @@ class HnswAdapter implements EngineAdapter {
     this.readsVectors = rerank !== "off";
   }
 
-  async create({
-    dim,
-    capacity,
-    params,
-    signal,
-  }: Parameters<EngineAdapter["create"]>[0]): Promise<PositionedHnsw> {
+  create(options: CreateOptions): Promise<PositionedHnsw> {
+    return this.made(options, this.rerank);
+  }
+
+  createSpooled({ vectors, ...options }: CreateOptions & { vectors: string }): Promise<PositionedHnsw> {
+    return this.made(options, { spool: vectors });
+  }
+
+  private async made(
+    { dim, capacity, params, signal }: CreateOptions,
+    vectors: RerankKind | { spool: string },
+  ): Promise<PositionedHnsw> {
     const { m, efConstruction, seed = defaultSeed } = params;
-    this.estimateMemoryBytes({ dim, capacity, params });
-    return this.held(0, params, (rows) =>
+    this.estimateMemoryBytes({ dim, capacity, params, spooled: typeof vectors === "object" });
+    return this.held(vectors, 0, params, (rows) =>
       HnswIndex.create({ dim, metric: "ip", m, efConstruction, seed, capacity, rows, signal }),
     );
   }
 
   async load(options: Parameters<EngineAdapter["load"]>[0]): Promise<PositionedHnsw> {
-    const { files, dim, slots, removed, params, signal } = options;
+    const { files, dim, slots, removed, params, inPlace = false, signal } = options;
     assertShape(dim, slots, params);
     const isLive = liveOf(slots, removed);
     const rowsPath = this.readsVectors ? files.vectors : undefined;
     if (this.readsVectors && rowsPath === undefined)
       throw new LimError("index_refused", "its vectors in full precision are missing");
-    const index = await this.held(slots, params, (rows) =>
+    const vectors = inPlace && rowsPath !== undefined ? { inPlace: true as const } : this.rerank;
+    const index = await this.held(vectors, slots, params, (rows) =>
       HnswIndex.load(files.index, { rows, signal, ...(rowsPath === undefined ? {} : { rowsPath }) }),
     );
     try {
@@ -102,9 +114,10 @@ class HnswAdapter implements EngineAdapter {
     dim,
     capacity,
     params,
+    spooled = false,
   }: Parameters<EngineAdapter["estimateMemoryBytes"]>[0]): number {
     assertShape(dim, capacity, params);
-    const rows = this.rerank === "off" || this.rerank === "file" ? "none" : this.rerank;
+    const rows = spooled || this.rerank === "off" || this.rerank === "file" ? "none" : this.rerank;
     try {
       const plan = planMemory({ dim, m: params.m, metric: "ip", rows, capacity });
       if (capacity <= plan.maxSlots) return plan.memoryBytes;
@@ -118,21 +131,25 @@ class HnswAdapter implements EngineAdapter {
     }
   }
 
-  private async held(
+  private async held<Own extends OwnFile>(
+    vectors: RerankKind | Own,
     slots: number,
     params: EngineParams,
-    open: (rows: RowsPlace["rows"]) => Promise<HnswIndex>,
+    open: (rows: RowsOption | Own) => Promise<HnswIndex>,
   ): Promise<PositionedHnsw> {
-    const place = await placeOf(this.rerank);
+    const place = await placeOf(vectors);
+    const isOwnFile = typeof vectors === "object";
+    const takesVectors = !isOwnFile ? "add" : "spool" in vectors ? "spool" : "nothing";
     try {
       const engine = await translated(() => open(place.rows));
       const { dim } = engine;
       return new PositionedHnsw({
         engine,
         version: this.version,
-        rerank: this.rerank,
+        rerank: isOwnFile ? "file" : vectors,
+        takesVectors,
         slots,
-        memoryBytesOf: (capacity) => this.estimateMemoryBytes({ dim, capacity, params }),
+        memoryBytesOf: (capacity) => this.estimateMemoryBytes({ dim, capacity, params, spooled: isOwnFile }),
         cleanUp: place.cleanUp,
       });
     } catch (thrown) {

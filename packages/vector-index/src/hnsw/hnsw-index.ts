@@ -25,6 +25,8 @@ interface Parts {
   engine: HnswIndex;
   version: string;
   rerank: RerankKind;
+  /** What adds vectors. */
+  takesVectors: "add" | "spool" | "nothing";
   slots: number;
   memoryBytesOf: (capacity: number) => number;
   /** Removes the working files. */
@@ -36,11 +38,14 @@ export class PositionedHnsw implements VectorIndex {
   readonly engine: { name: "hnsw"; version: string };
   readonly reusesPositions = true;
   readonly similarityTolerance: number;
+  readonly spool?: NonNullable<VectorIndex["spool"]>;
+  readonly addSpooled?: NonNullable<VectorIndex["addSpooled"]>;
   slots: number;
   private readonly parts: Parts;
   private readonly own: HnswIndex;
   private lastChange: Promise<unknown> = Promise.resolve();
   private waiting = 0;
+  private spooledRows = 0;
   private closing: Promise<void> | undefined;
 
   constructor(parts: Parts) {
@@ -49,6 +54,9 @@ export class PositionedHnsw implements VectorIndex {
     this.slots = parts.slots;
     this.engine = { name: "hnsw", version: parts.version };
     this.similarityTolerance = tolerances[parts.rerank];
+    if (parts.takesVectors !== "spool") return;
+    this.spool = (vectors, options) => this.spoolRows(vectors, options);
+    this.addSpooled = (count, options) => this.addSpooledRows(count, options);
   }
 
   get dim(): number {
@@ -202,6 +210,34 @@ export class PositionedHnsw implements VectorIndex {
     return this.closing;
   }
 
+  private async spoolRows(vectors: Float32Array, { signal }: Cancellable = {}): Promise<void> {
+    this.assertOpen();
+    await translated(() => this.own.spool(vectors, { signal }));
+    this.spooledRows += vectors.length / this.dim;
+  }
+
+  private async addSpooledRows(
+    count: number,
+    options: Cancellable & { threads?: number } = {},
+  ): Promise<void> {
+    assertCount("count", count, 0, vectorIndexLimits.maxSlots);
+    await this.inTurn(options, async () => {
+      const spooled = this.spooledRows - this.slots;
+      if (count > spooled)
+        throw new LimError("bad_input", `${count} vectors, of which ${spooled} are spooled`);
+      if (this.count < this.slots)
+        throw new LimError("bad_input", "spooled vectors cannot be added after a removal or a failure");
+      const positions = Uint32Array.from({ length: count }, (_, i) => this.slots + i);
+      this.reach(positions);
+      try {
+        await this.own.insertSpooled(positions, options);
+      } catch (thrown) {
+        await this.hide(positions);
+        throw thrown;
+      }
+    });
+  }
+
   private assertOpen(): void {
     if (this.closing) throw new LimError("aborted", "the index was closed");
   }
@@ -209,6 +245,9 @@ export class PositionedHnsw implements VectorIndex {
   /** The caller's arrays checked for form, and copied. */
   private placed(add: PlacedVectors): PlacedVectors {
     assertPlaced(add, this.dim);
+    const { takesVectors } = this.parts;
+    if (takesVectors !== "add" && add.positions.length > 0)
+      throw new LimError("bad_input", `vectors are added to this index by ${takesVectors}`);
     assertDistinct(add.positions);
     const isShared = add.vectors.buffer instanceof SharedArrayBuffer;
     return { positions: add.positions.slice(), vectors: isShared ? add.vectors : add.vectors.slice() };
