@@ -1,7 +1,6 @@
 import { LimError } from "@lim/contracts";
 import { describe, expect, it } from "vitest";
 import { nameEnd, type Seen } from "../src/build-process.ts";
-import { parseResident } from "../src/memory.ts";
 import { estimateNeed, preflight } from "../src/preflight.ts";
 import { readSettings } from "../src/settings.ts";
 
@@ -120,9 +119,4 @@ describe("settings", () => {
       expect(detail).not.toContain("not a url");
     }
   });
-});
-
-it("resident memory is read whatever the page size", () => {
-  expect(parseResident("Name:\tnode\nVmHWM:\t  999 kB\nVmRSS:\t   51200 kB\n")).toBe(51_200 * 1024);
-  expect(parseResident("Name:\tkthreadd\n")).toBeUndefined();
 });

@@ -59,30 +59,60 @@ export async function limitData(pid: number, moreBytes: number): Promise<Made<tr
   }
 }
 
-const cgroupRoot = "/sys/fs/cgroup";
+/** Of all processes of its cgroup the kernel kills this one first. */
+export const killFirst = (pid: number) => writeFile(`/proc/${pid}/oom_score_adj`, "1000");
 
-/** A cgroup (version 2) of limited memory without swap. */
-export async function makeMemoryCgroup(
-  limitBytes: number,
-): Promise<Made<{ add(pid: number): Promise<void>; remove(): Promise<void> }>> {
-  const path = join(cgroupRoot, `lim-test-${randomUUID()}`);
+export interface MemoryCgroup {
+  /** Moves a process there, with its children. */
+  add(pid: number): Promise<void>;
+  /** From now on its processes get at most `moreBytes` of new memory, and no swap. */
+  limit(moreBytes: number): Promise<void>;
+  remove(): Promise<void>;
+}
+
+const cgroupRoot = "/sys/fs/cgroup";
+/** Files of a cgroup, and how its memory.stat calls what cannot be dropped. */
+const files = {
+  v1: { limit: "memory.limit_in_bytes", noSwap: "memory.swappiness", held: /^rss (\d+)$/m },
+  v2: { limit: "memory.max", noSwap: "memory.swap.max", held: /^anon (\d+)$/m },
+};
+
+/** Where a memory cgroup can be made on this machine. */
+async function memoryHierarchy(): Promise<Made<{ root: string; version: keyof typeof files }>> {
+  const controllers = await readFile(join(cgroupRoot, "cgroup.controllers"), "utf8").catch(() => "");
+  if (/\bmemory\b/.test(controllers)) return { made: { root: cgroupRoot, version: "v2" } };
+  const root = join(cgroupRoot, "memory");
+  const control = await readFile(join(root, "memory.oom_control"), "utf8").catch(() => "");
+  if (/^oom_kill /m.test(control)) return { made: { root, version: "v1" } };
+  return { reason: `no cgroup that counts OOM kills${control ? ": the kernel is older than 4.13" : ""}` };
+}
+
+/** A cgroup of memory without a limit, for now. */
+export async function makeMemoryCgroup(): Promise<Made<MemoryCgroup>> {
+  const hierarchy = await memoryHierarchy();
+  if ("reason" in hierarchy) return hierarchy;
+  const { root, version } = hierarchy.made;
+  const path = join(root, `lim-test-${randomUUID()}`);
+  const write = (file: string, text: string) => writeFile(join(path, file), text);
   try {
-    const controllers = await readFile(join(cgroupRoot, "cgroup.controllers"), "utf8");
-    if (!/\bmemory\b/.test(controllers)) return { reason: "no memory controller in cgroup version 2" };
     await mkdir(path);
+    await write(files[version].limit, String(2 ** 40));
   } catch (error) {
-    return { reason: `no cgroup of version 2 can be made: ${reasonOf(error)}` };
+    await rmdir(path).catch(() => undefined);
+    return { reason: `no memory cgroup can be made: ${reasonOf(error)}` };
   }
-  try {
-    await writeFile(join(path, "memory.max"), String(limitBytes));
-    await writeFile(join(path, "memory.swap.max"), "0").catch(() => undefined);
-  } catch (error) {
-    await rmdir(path);
-    return { reason: `memory of a cgroup cannot be limited: ${reasonOf(error)}` };
-  }
+  await write(files[version].noSwap, "0").catch(() => undefined);
   return {
     made: {
-      add: (pid) => writeFile(join(path, "cgroup.procs"), String(pid)),
+      async add(pid) {
+        await write("cgroup.procs", String(pid));
+        const children = await readFile(`/proc/${pid}/task/${pid}/children`, "latin1").catch(() => "");
+        for (const child of children.split(" ").filter(Boolean)) await write("cgroup.procs", child);
+      },
+      async limit(moreBytes) {
+        const held = files[version].held.exec(await readFile(join(path, "memory.stat"), "latin1"));
+        await write(files[version].limit, String(Number(held?.[1]) + moreBytes));
+      },
       remove: () => rmdir(path),
     },
   };
