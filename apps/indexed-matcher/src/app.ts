@@ -8,12 +8,15 @@ import {
 import type { FastifyBaseLogger, FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
-import type { Registry } from "./registry.ts";
+import type { MemoryUsage } from "./memory-budget.ts";
+import { indexStates, type Registry } from "./registry.ts";
 import { serviceName, serviceVersion } from "./version.ts";
 
 export interface AppDeps {
   registry: Registry;
   matcherId: () => string;
+  /** Undefined until the matcher runs. */
+  memory: () => MemoryUsage | undefined;
   logger: FastifyBaseLogger;
   /** Every request but those for health must bear it; undefined: none is asked for. */
   apiToken: string | undefined;
@@ -28,8 +31,11 @@ const loadedLabelSchema = z
   .object({
     label: uuidSchema,
     state: z
-      .enum(["loading", "serving", "stale", "failed"])
-      .describe("stale: serving, but the list's change feed cannot be followed, a rebuild is needed"),
+      .enum(indexStates)
+      .describe(
+        "stale: serving, but the list's change feed cannot be followed, a rebuild is needed; " +
+          "full: serving, but without memory to follow the list",
+      ),
     index_id: uuidSchema.nullable(),
     revision: whole.nullable().describe("revision of the list that answers are computed on"),
     behind_by: whole.nullable().describe("revisions that the list is known to be ahead"),
@@ -37,15 +43,29 @@ const loadedLabelSchema = z
     size: whole.nullable().describe("bytes in the storage"),
     memory: whole.nullable().describe("bytes in memory, estimated"),
     descriptor_version: whole.nullable(),
-    detail: z.string().nullable().describe("why it is stale, or why the last load failed"),
+    detail: z.string().nullable().describe("why it is stale or full, or why the last load failed"),
   })
   .meta({ id: "LoadedLabel", description: "A label of this matcher; null where no index is loaded." });
 
 const loadedResponseSchema = z
-  .object({ matcher_id: z.string(), count: whole, indexes: z.array(loadedLabelSchema) })
+  .object({
+    matcher_id: z.string(),
+    memory: memorySchema.nullable().describe("null until the matcher runs"),
+    count: whole,
+    indexes: z.array(loadedLabelSchema),
+  })
   .meta({
     id: "LoadedIndexes",
     description: "What this matcher holds.",
+const memorySchema = z
+  .object({
+    limit: whole.describe("past it nothing is loaded, and no index grows"),
+    resident: whole.describe("of the process, without `spare`"),
+    spare: whole.describe("kept of closed indexes for the next ones"),
+    reserved: whole.describe("of loads under way, estimated"),
+  })
+  .meta({ id: "MatcherMemory", description: "Bytes of memory." });
+
     example: {
       matcher_id: "10.0.0.7:5200",
       count: 1,
@@ -53,6 +73,7 @@ const loadedResponseSchema = z
         {
           label: "018f6f2e-0000-4000-8000-000000000002",
           state: "serving",
+      memory: { limit: 6_800_000_000, resident: 180_000_000, spare: 0, reserved: 0 },
           index_id: "018f6f2e-0000-4000-8000-000000000001",
           revision: 20_025,
           behind_by: 0,
@@ -96,7 +117,8 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
     },
     handler: async (_request, reply) => {
       const indexes = deps.registry.describe();
-      return reply.code(200).send({ matcher_id: deps.matcherId(), count: indexes.length, indexes });
+      const memory = deps.memory() ?? null;
+      return reply.code(200).send({ matcher_id: deps.matcherId(), memory, count: indexes.length, indexes });
     },
   });
   return base;

@@ -23,7 +23,7 @@ export async function followFeed(
     onPacket?: (packet: Changes, applied: AppliedCounts) => void;
   },
 ): Promise<FeedGap | undefined> {
-  const { meta, keyed } = holder;
+  const { meta } = holder;
   while (holder.revision < options.toRevision) {
     options.signal.throwIfAborted();
     const packet = await db.readPacket({
@@ -40,7 +40,7 @@ export async function followFeed(
     // A packet that does not advance would be an endless loop.
     if (packet.toRevision <= holder.revision)
       throw new LimError("internal", `packet of ${meta.label} does not advance past ${holder.revision}`);
-    const applied = await keyed
+    const applied = await holder
       .apply({ upserts: packet.upserts, removals: packet.removals })
       .catch((thrown: unknown) => {
         // A refused change left the index as it was; a failed engine leaves it in an unknown state.

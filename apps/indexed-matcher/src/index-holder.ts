@@ -1,5 +1,5 @@
 import { type IndexMeta, LimError } from "@lim/contracts";
-import type { KeyedIndex } from "@lim/vector-index";
+import type { AppliedCounts, KeyedChange, KeyedIndex } from "@lim/vector-index";
 
 /**
  * One loaded index with its readers counted. Who made it holds the first reference; after `retire` nobody gets in,
@@ -13,10 +13,20 @@ export class IndexHolder {
   #references = 1;
   #retired = false;
   #failed = false;
+  readonly #admit: (addedFaces: number) => void;
+  /** Why the index may not grow, so that it stays at its revision; undefined where it may. */
+  heldBack: string | undefined;
   #settleClosed: (closing: Promise<void>) => void = () => {};
   readonly closed: Promise<void>;
 
-  constructor(opened: { meta: IndexMeta; keyed: KeyedIndex; sizeBytes: number }) {
+  /** `admit` is asked before faces are added, and throws where there is no room for so many. */
+  constructor(opened: {
+    meta: IndexMeta;
+    keyed: KeyedIndex;
+    sizeBytes: number;
+    admit?: (addedFaces: number) => void;
+  }) {
+    this.#admit = opened.admit ?? (() => {});
     this.meta = opened.meta;
     this.keyed = opened.keyed;
     this.sizeBytes = opened.sizeBytes;
@@ -29,6 +39,19 @@ export class IndexHolder {
   /** The content holds every change up to here, and possibly changes past it that are being applied. */
   get revision(): number {
     return this.#revision;
+  }
+
+  /** As of the keyed index, unless it would have to grow and may not: then it rejects and nothing has changed. */
+  async apply(change: KeyedChange): Promise<AppliedCounts> {
+    const added = change.upserts.filter(({ faceId }) => !this.keyed.has(faceId)).length;
+    try {
+      if (added > 0) this.#admit(added);
+      this.heldBack = undefined;
+    } catch (thrown) {
+      this.heldBack = LimError.from(thrown).detail;
+      throw thrown;
+    }
+    return this.keyed.apply(change);
   }
 
   /** Called once all changes up to `revision` are applied. */

@@ -4,10 +4,10 @@ import type { IndexStorage, LoadAdapter, PublishedIndex } from "@lim/index-stora
 import { catchUpPacketFaces, followFeed } from "./follow-feed.ts";
 import { IndexHolder } from "./index-holder.ts";
 import type { LabelSlot } from "./label-slot.ts";
-import { estimateLoadBytes, type MemoryBudget } from "./memory-budget.ts";
+import { bytesPerFace, estimateLoadBytes, type MemoryBudget } from "./memory-budget.ts";
 
 export interface LoaderDeps {
-  storage: Pick<IndexStorage, "open">;
+  source: Pick<IndexStorage, "open">;
   db: Pick<FacesDb, "readPacket" | "listStates">;
   budget: MemoryBudget;
   /** As the storage loads engines. */
@@ -16,21 +16,29 @@ export interface LoaderDeps {
 
 /**
  * Opens a published index into a new object and brings it to the revision that its list has once it is open. The
- * caller owns the holder. Throws memory_limit, index_refused, not_found (it vanished), list_not_found, index_behind
- * (the feed does not reach back to it, a rebuild is the remedy).
+ * caller owns the holder. `isSeenToFit`: the memory limit is not asked again. Throws memory_limit, index_refused,
+ * not_found (it vanished), list_not_found, index_behind (the feed does not reach back to it, a rebuild is the remedy).
  */
 export async function loadIndex(
   deps: LoaderDeps,
   slot: LabelSlot,
   index: PublishedIndex,
   signal: AbortSignal,
+  { isSeenToFit = false } = {},
 ): Promise<IndexHolder> {
   const { label, indexId } = index;
+  const { budget } = deps;
   const engine = await deps.loadAdapter(index.meta.engine.name);
-  const release = deps.budget.reserve(estimateLoadBytes(engine, index.meta));
+  const neededBytes = estimateLoadBytes(engine, index.meta);
+  const release = isSeenToFit ? budget.reserveAnyway(neededBytes) : budget.reserve(neededBytes);
   try {
-    const opened = await deps.storage.open({ label, indexId, signal });
-    const holder = new IndexHolder({ ...opened, sizeBytes: index.sizeBytes });
+    const opened = await deps.source.open({ label, indexId, signal });
+    const faceBytes = bytesPerFace(engine, index.meta);
+    const holder = new IndexHolder({
+      ...opened,
+      sizeBytes: index.sizeBytes,
+      admit: (added) => budget.assertMayGrow(added * faceBytes),
+    });
     try {
       const [state] = await deps.db.listStates({ listIds: [label], signal });
       if (!state) throw new LimError("list_not_found", `list ${label} was deleted`);

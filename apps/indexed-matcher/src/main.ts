@@ -35,6 +35,7 @@ async function main(signal: AbortSignal, settingsFile: string | undefined): Prom
   const app = await buildApp({
     registry,
     matcherId: () => matcherId,
+    memory: () => matcher?.memory,
     logger: log,
     apiToken: settings.apiToken,
     metrics,

@@ -38,7 +38,7 @@ export class MatchService {
   readonly #options: MatchServiceOptions;
   readonly #stop = new AbortController();
   /** By entry id: a request that waits may be delivered again meanwhile. */
-  readonly #waiting = new Map<string, Promise<void>>();
+  readonly #waiting = new Map<string, { label: string; done: Promise<void> }>();
   /** By label: the newest answers on their way to Redis. */
   readonly #replying = new Map<string, Promise<void>>();
 
@@ -73,6 +73,12 @@ export class MatchService {
     await Promise.all([steps.at(-1), before]);
   }
 
+  /** Resolves when the label's requests that are here now have their answers, those that wait for a revision too. */
+  async settledOf(label: string): Promise<void> {
+    const waiting = [...this.#waiting.values()].filter((one) => one.label === label);
+    await Promise.all([this.#replying.get(label), ...waiting.map(({ done }) => done)]);
+  }
+
   /** Resolves when the answers of all batches so far are written. */
   async settled(): Promise<void> {
     await Promise.all(this.#replying.values());
@@ -81,7 +87,8 @@ export class MatchService {
   /** Ends waits, leaving their entries to other matchers; resolves when all answers are written. */
   async close(): Promise<void> {
     this.#stop.abort();
-    await Promise.all([...this.#waiting.values(), this.settled()]);
+    const waiting = [...this.#waiting.values()].map(({ done }) => done);
+    await Promise.all([...waiting, this.settled()]);
   }
 
   async #answer(label: string, queries: readonly MatchQuery[], mayWait: boolean): Promise<Answer[]> {
@@ -177,7 +184,15 @@ export class MatchService {
     const slot = this.#options.registry.slot(label);
     const leftMs = query.entry.deadlineMs - performance.now() - answerMarginMs;
     const { requestRefresh } = this.#options;
-    if (!requestRefresh || !slot || slot.gap || leftMs <= 0 || this.#waiting.size >= maxWaiting) return false;
+    if (
+      !requestRefresh ||
+      !slot ||
+      slot.gap ||
+      slot.current?.heldBack ||
+      leftMs <= 0 ||
+      this.#waiting.size >= maxWaiting
+    )
+      return false;
     requestRefresh();
     const wait = async () => {
       const timeoutMs = Math.min(leftMs, maxRevisionWaitMs);
@@ -186,13 +201,13 @@ export class MatchService {
       await this.#reply(await this.#answer(label, [query], false));
     };
     const { entryId } = query.entry;
-    const waiting = wait()
+    const done = wait()
       .catch((thrown: unknown) => {
         // Unanswered entries stay pending and come again.
         this.#options.log.warn({ label, reason: String(thrown) }, "a waiting match was not answered yet");
       })
       .finally(() => this.#waiting.delete(entryId));
-    this.#waiting.set(entryId, waiting);
+    this.#waiting.set(entryId, { label, done });
     return true;
   }
 

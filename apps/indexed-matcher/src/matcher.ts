@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import {
   createLabelAnnouncer,
   createLabelLocks,
+  createLabelWatcher,
   createMatchConsumer,
   defaultKeyNames,
   type MatchConsumer,
@@ -11,14 +12,17 @@ import type { FacesDb } from "@lim/faces-db";
 import type { IndexStorage, LoadAdapter } from "@lim/index-storage";
 import type { Logger, Registry as MetricRegistry } from "@lim/service-kit";
 import { spareEngineBytes } from "@lim/vector-index";
+import { createIndexSource } from "./index-source.ts";
 import { MatchService } from "./match-service.ts";
-import { MemoryBudget, memoryTotalBytes } from "./memory-budget.ts";
+import { MemoryBudget, type MemoryState, type MemoryUsage, memoryTotalBytes } from "./memory-budget.ts";
 import { createMetrics } from "./metrics.ts";
 import { Publisher } from "./publisher.ts";
 import { Reconciler } from "./reconciler.ts";
 import { Refresher } from "./refresher.ts";
 import type { Registry } from "./registry.ts";
 import type { Settings } from "./settings.ts";
+
+const mebibyte = 1024 * 1024;
 
 export interface MatcherDeps {
   settings: Settings;
@@ -30,10 +34,13 @@ export interface MatcherDeps {
   loadAdapter: LoadAdapter;
   log: Logger;
   metrics: MetricRegistry;
+  /** Where the process stands; default: as it is, with the limit of the settings. */
+  memoryState?: () => MemoryState;
 }
 
 export interface Matcher {
   readonly ready: boolean;
+  readonly memory: MemoryUsage;
   /** Resolves once everything has ended after `signal`: keys withdrawn first, then running batches, then indexes. */
   run(signal: AbortSignal): Promise<void>;
 }
@@ -61,18 +68,37 @@ export function createMatcher(deps: MatcherDeps): Matcher {
     renewMs: settings.labelKeyRenewMs,
     log,
   });
-  const metrics = createMetrics(deps.metrics, registry, () => consumer.stats());
+  const budget = new MemoryBudget(deps.memoryState ?? memoryStateOf(settings));
+  const metrics = createMetrics(
+    deps.metrics,
+    registry,
+    () => consumer.stats(),
+    () => budget.usage(),
+  );
   const publisher = new Publisher({ registry, consumer, announcer, log });
   const reconciler = new Reconciler({
     storage,
+    source: createIndexSource({
+      storage,
+      loadAdapter,
+      cacheDir: settings.cacheDir,
+      cacheMaxBytes: settings.cacheMaxMb === undefined ? undefined : settings.cacheMaxMb * mebibyte,
+      metrics,
+      log,
+    }),
     db,
     registry,
     publisher,
     locks: createLabelLocks({ redis, keys, log }),
-    budget: new MemoryBudget({
-      limitBytes: memoryTotalBytes() * settings.memoryLimitRatio,
-      residentBytes: () => process.memoryUsage.rss() - spareEngineBytes(),
-    }),
+    budget,
+    ...(settings.dropThenLoad
+      ? {
+          dropThenLoad: {
+            isServedElsewhere: (label, signal) => isServedElsewhere(deps, label, signal),
+            settled: (label) => service.settledOf(label),
+          },
+        }
+      : {}),
     loadAdapter,
     metrics,
     log,
@@ -105,6 +131,9 @@ export function createMatcher(deps: MatcherDeps): Matcher {
     get ready() {
       return reconciler.ready;
     },
+    get memory() {
+      return budget.usage();
+    },
     run: (signal) =>
       runUntil(signal, {
         consumer,
@@ -114,6 +143,34 @@ export function createMatcher(deps: MatcherDeps): Matcher {
         loops: settings.refreshEnabled ? [reconciler, refresher] : [reconciler],
       }),
   };
+}
+
+function memoryStateOf(settings: Settings): () => MemoryState {
+  const totalBytes = memoryTotalBytes();
+  return () => ({
+    limitBytes: totalBytes * settings.memoryLimitRatio,
+    totalBytes,
+    residentBytes: process.memoryUsage.rss(),
+    spareBytes: spareEngineBytes(),
+  });
+}
+
+/** Asks Redis now: a watcher that looked before would keep keys for a while that are gone. */
+async function isServedElsewhere(deps: MatcherDeps, label: string, signal: AbortSignal): Promise<boolean> {
+  const { redis, matcherId, settings, log } = deps;
+  const ttlMs = settings.labelKeyTtlMs;
+  const watcher = createLabelWatcher({ redis, ttlMs, pollMs: ttlMs, log });
+  try {
+    await watcher.refresh({ signal });
+    return watcher
+      .served(label)
+      .some(
+        (other) =>
+          other.matcherId !== matcherId && other.value.descriptor_version === settings.descriptorVersion,
+      );
+  } finally {
+    await watcher.close();
+  }
 }
 
 interface Parts {

@@ -1,6 +1,7 @@
 import type { MatchConsumerStats } from "@lim/coordination";
 import { Counter, Gauge, Histogram, type Registry as MetricRegistry } from "@lim/service-kit";
-import type { IndexState, Registry } from "./registry.ts";
+import type { MemoryUsage } from "./memory-budget.ts";
+import { indexStates, type Registry } from "./registry.ts";
 
 export interface MatcherMetrics {
   answered(outcome: string, requests: number): void;
@@ -11,8 +12,11 @@ export interface MatcherMetrics {
   loadFailed(reason: string): void;
 }
 
-const states: readonly IndexState[] = ["loading", "serving", "stale", "failed"];
-
+  /** The data files of one index are read from the storage. */
+  storageRead(): void;
+  cacheEvent(kind: string): void;
+  cacheHolds(contents: { entries: number; sizeBytes: number }): void;
+  dropped(): void;
 /** Metrics of one matcher; gauges read the registry, and stream counters the consumer, when they are scraped. */
 export function createMetrics(
   metrics: MetricRegistry,
@@ -20,6 +24,7 @@ export function createMetrics(
   streamStats: () => MatchConsumerStats,
 ): MatcherMetrics {
   const registers = [metrics];
+  memory: () => MemoryUsage,
   const requests = new Counter({
     name: "lim_matcher_requests_total",
     help: "Match requests answered, by outcome (ok or the error's name)",
@@ -90,6 +95,7 @@ export function createMetrics(
         faces.inc({ change }, applied[change]);
     },
     refreshFailed: () => refreshFailures.inc(),
+  addMemoryGauge(metrics, memory);
     loaded: (elapsedMs) => loads.observe(elapsedMs),
     loadFailed: (reason) => loadFailures.inc({ reason }),
   };
@@ -99,17 +105,68 @@ function addGauges(metrics: MetricRegistry, registry: Registry): void {
   const registers = [metrics];
   new Gauge({
     name: "lim_matcher_labels",
-    help: "Labels by state; stale ones cannot follow their list's changes and need a rebuild",
+    help: "Labels by state; stale ones cannot follow their list's changes and need a rebuild, full ones have no memory for them",
     labelNames: ["state"],
     registers,
     collect() {
       const labels = registry.describe();
-      for (const state of states) this.set({ state }, labels.filter((label) => label.state === state).length);
+      for (const state of indexStates)
+        this.set({ state }, labels.filter((label) => label.state === state).length);
     },
   });
+    ...createSourceMetrics(metrics),
   new Gauge({
     name: "lim_matcher_index_memory_bytes",
     help: "Estimated memory of the served indexes",
+function createSourceMetrics(
+  metrics: MetricRegistry,
+): Pick<MatcherMetrics, "storageRead" | "cacheEvent" | "cacheHolds" | "dropped"> {
+  const registers = [metrics];
+  const reads = new Counter({
+    name: "lim_matcher_storage_reads_total",
+    help: "Indexes whose data files were read from the storage",
+    registers,
+  });
+  const events = new Counter({
+    name: "lim_matcher_cache_events_total",
+    help: "Uses of the cache folder by what became of them (shared: another process fetched it; bypassed: the folder could not be used)",
+    labelNames: ["event"],
+    registers,
+  });
+  const entries = new Gauge({
+    name: "lim_matcher_cache_entries",
+    help: "Indexes in the cache folder",
+    registers,
+  });
+  const bytes = new Gauge({ name: "lim_matcher_cache_bytes", help: "Bytes in the cache folder", registers });
+  const drops = new Counter({
+    name: "lim_matcher_drops_total",
+    help: "Indexes that were dropped before their successor was loaded, for want of memory",
+    registers,
+  });
+  return {
+    storageRead: () => reads.inc(),
+    cacheEvent: (event) => events.inc({ event }),
+    cacheHolds(contents) {
+      entries.set(contents.entries);
+      bytes.set(contents.sizeBytes);
+    },
+    dropped: () => drops.inc(),
+  };
+}
+
+function addMemoryGauge(metrics: MetricRegistry, memory: () => MemoryUsage): void {
+  new Gauge({
+    name: "lim_matcher_memory_bytes",
+    help: "Memory of this process as loads are held against it: limit, resident (without spare), spare (kept of closed indexes for the next ones), reserved (of loads under way, estimated)",
+    labelNames: ["kind"],
+    registers: [metrics],
+    collect() {
+      for (const [kind, bytes] of Object.entries(memory())) this.set({ kind }, bytes);
+    },
+  });
+}
+
     registers,
     collect() {
       this.set(registry.describe().reduce((sum, label) => sum + (label.memory ?? 0), 0));

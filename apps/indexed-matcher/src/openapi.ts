@@ -8,6 +8,7 @@ export async function renderOpenApi(): Promise<string> {
   const app = await buildApp({
     registry: new Registry(),
     matcherId: () => "",
+    memory: () => undefined,
     logger: createLogger({ service: serviceName, level: "silent" }),
     apiToken: undefined,
     metrics: new MetricRegistry(),

@@ -1,8 +1,10 @@
 import { isLimError, LimError } from "@lim/contracts";
 import type { LabelLocks, Log } from "@lim/coordination";
 import type { IndexStorage, PublishedIndex, StorageListing } from "@lim/index-storage";
+import { type DropDeps, dropThenLoad } from "./drop-then-load.ts";
 import { Gate } from "./gate.ts";
 import type { IndexHolder } from "./index-holder.ts";
+import type { IndexSource } from "./index-source.ts";
 import type { LabelSlot } from "./label-slot.ts";
 import { catchUp, type LoaderDeps, loadIndex } from "./loader.ts";
 import type { MatcherMetrics } from "./metrics.ts";
@@ -17,8 +19,9 @@ const labelLockTtlMs = 10_000;
 const loadRetryFirstMs = 2_000;
 const loadRetryMostMs = 300_000;
 
-export interface ReconcilerOptions extends Omit<LoaderDeps, "storage"> {
-  storage: Pick<IndexStorage, "open" | "list" | "isMarkedRemoved">;
+export interface ReconcilerOptions extends LoaderDeps {
+  storage: Pick<IndexStorage, "list" | "find" | "isMarkedRemoved">;
+  source: IndexSource;
   registry: Registry;
   publisher: Publisher;
   locks: LabelLocks;
@@ -27,6 +30,8 @@ export interface ReconcilerOptions extends Omit<LoaderDeps, "storage"> {
   periodMs: number;
   descriptorVersion: number;
   dim: number;
+  /** Absent where an index must fit beside the one that it replaces. */
+  dropThenLoad?: Pick<DropDeps, "isServedElsewhere" | "settled">;
 }
 
 /**
@@ -104,6 +109,17 @@ export class Reconciler {
     }));
     const plans = planReconcile({ listing, lists, registry: views, descriptorVersion, dim });
     for (const plan of await this.#believed(plans, listing, signal)) this.#start(plan, signal);
+    await this.#tidy(plans, listing, signal);
+  }
+
+  /** What is served, and what is about to be, stays in the cache folder. */
+  async #tidy(plans: readonly LabelPlan[], listing: StorageListing, signal: AbortSignal): Promise<void> {
+    // As of an unmounted volume: it says nothing of what is published.
+    if (listing.indexes.length === 0) return;
+    const served = this.#options.registry.slots().map((slot) => slot.current?.meta.index_id);
+    const next = plans.map((plan) => (plan.kind === "unload" ? undefined : plan.candidates[0]?.indexId));
+    const wanted = new Set([...served, ...next].filter((indexId) => indexId !== undefined));
+    await this.#options.source.tidy({ wanted, published: listing.indexes, signal });
   }
 
   /**
@@ -202,10 +218,10 @@ export class Reconciler {
     }
     try {
       const both = AbortSignal.any([signal, lock.signal]);
-      const holder = await this.#loadOneOf(slot, candidates, both);
-      if (!holder) return;
       const from = slot.current.meta.index_id;
-      if (!(await this.#swapIn(slot, holder, both))) return;
+      const holder = await this.#loadOneOf(slot, candidates, both, this.#dropOf(slot, both, signal));
+      if (!holder) return;
+      if (holder !== slot.current && !(await this.#swapIn(slot, holder, both))) return;
       await publisher.announce(label);
       this.#log.info(
         { label, from, index_id: holder.meta.index_id, revision: holder.revision },
@@ -216,6 +232,21 @@ export class Reconciler {
         this.#log.debug({ label, reason: String(thrown) }, "lock expires by itself");
       });
     }
+  }
+
+  /** How an index is loaded that does not fit beside the one served; undefined where it is not. */
+  #dropOf(
+    slot: LabelSlot,
+    whileServed: AbortSignal,
+    signal: AbortSignal,
+  ): ((index: PublishedIndex) => Promise<IndexHolder>) | undefined {
+    const { dropThenLoad: how } = this.#options;
+    if (!how) return undefined;
+    return async (index) => {
+      const holder = await dropThenLoad({ ...this.#options, ...how }, slot, index, { whileServed, signal });
+      this.#failures.succeeded(index.indexId);
+      return holder;
+    };
   }
 
   /** Refresh of the old index went on during the load: the last steps and the swap are one turn of the label (I12). */
@@ -246,26 +277,32 @@ export class Reconciler {
     slot: LabelSlot,
     candidates: readonly PublishedIndex[],
     signal: AbortSignal,
+    drop?: (index: PublishedIndex) => Promise<IndexHolder>,
   ): Promise<IndexHolder | undefined> {
     for (const index of candidates) {
       if (!this.#mayTry(index)) continue;
-      const holder = await this.#gate.run(() => this.#loadOne(slot, index, signal));
+      const holder = await this.#gate.run(() => this.#loadOne(slot, index, signal, drop));
       if (holder) return holder;
     }
     return undefined;
   }
 
+  /** `drop`: how it is loaded where it does not fit beside what is served. */
   async #loadOne(
     slot: LabelSlot,
     index: PublishedIndex,
     signal: AbortSignal,
+    drop?: (index: PublishedIndex) => Promise<IndexHolder>,
   ): Promise<IndexHolder | undefined> {
     const { metrics } = this.#options;
     const startedMs = performance.now();
     slot.loadingId = index.indexId;
     try {
       signal.throwIfAborted();
-      const holder = await loadIndex(this.#options, slot, index, signal);
+      const holder = await loadIndex(this.#options, slot, index, signal).catch((thrown: unknown) => {
+        if (drop && isLimError(thrown, "memory_limit")) return drop(index);
+        throw thrown;
+      });
       metrics.loaded(performance.now() - startedMs);
       return holder;
     } catch (thrown) {

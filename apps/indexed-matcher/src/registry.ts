@@ -1,6 +1,7 @@
 import { LabelSlot, type Lease } from "./label-slot.ts";
 
-export type IndexState = "loading" | "serving" | "stale" | "failed";
+export const indexStates = ["loading", "serving", "full", "stale", "failed"] as const;
+export type IndexState = (typeof indexStates)[number];
 
 /** What GET /indexes says of a label. Null where no index is loaded. */
 export interface LoadedLabel {
@@ -82,13 +83,19 @@ function describeSlot(slot: LabelSlot): LoadedLabel {
     size: holder?.sizeBytes ?? null,
     memory: holder?.keyed.index.memoryBytes ?? null,
     descriptor_version: holder?.meta.descriptor_version ?? null,
-    detail: slot.gap ? `the change feed cannot be followed: ${slot.gap}` : (slot.lastError ?? null),
+    detail: detailOf(slot),
   };
 }
 
 function stateOf(slot: LabelSlot): IndexState {
   if (slot.current?.failed) return "failed";
+function detailOf(slot: LabelSlot): string | null {
+  if (slot.gap) return `the change feed cannot be followed: ${slot.gap}`;
+  return slot.current?.heldBack ?? slot.lastError ?? null;
+}
+
   if (slot.gap) return "stale";
   if (slot.current) return "serving";
   return slot.loadingId ? "loading" : "failed";
+  if (slot.current?.heldBack) return "full";
 }

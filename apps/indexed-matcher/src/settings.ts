@@ -95,6 +95,30 @@ const shape = {
       .default(0.8)
       .describe("Share of the memory (machine's or cgroup's) past which nothing more is loaded"),
   },
+  cacheDir: {
+    env: "LIM_MATCHER_CACHE",
+    schema: z
+      .string()
+      .min(1)
+      .optional()
+      .describe(
+        "Folder shared by the matchers of one host, into which each index is copied once; off where unset",
+      ),
+  },
+  cacheMaxMb: {
+    env: "LIM_MATCHER_CACHE_MAX_MB",
+    schema: wholeNumber(1, 1_000_000_000)
+      .optional()
+      .describe("Most MiB that the cache folder holds; no limit where unset"),
+  },
+  dropThenLoad: {
+    env: "LIM_DROP_THEN_LOAD",
+    schema: flag
+      .default(false)
+      .describe(
+        "Whether an index whose successor does not fit beside it is dropped first, while another matcher serves",
+      ),
+  },
   batchSize: {
     env: "LIM_BATCH_SIZE",
     schema: wholeNumber(1, 1_024).default(64).describe("Most matches searched at once"),

@@ -9,6 +9,7 @@ const appWith = (token: string | undefined) =>
   buildApp({
     registry: new Registry(),
     matcherId: () => "10.0.0.7:5200",
+    memory: () => undefined,
     logger: createLogger({ service: "indexed-matcher", level: "silent" }),
     apiToken: token,
     metrics: new MetricRegistry(),

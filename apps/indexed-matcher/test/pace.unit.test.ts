@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { Gate } from "../src/gate.ts";
-import { MemoryBudget } from "../src/memory-budget.ts";
+import { MemoryBudget, type MemoryState } from "../src/memory-budget.ts";
 import { Backoff, Pace } from "../src/pace.ts";
 
 const never = new AbortController().signal;
@@ -30,14 +30,32 @@ test("waits between attempts double up to a limit; a reason is worth telling onc
   expect(backoff.isBlocked("a", 301)).toBe(false);
 });
 
+const budgetOf = (state: Partial<MemoryState>) =>
+  new MemoryBudget(() => ({ limitBytes: 100, totalBytes: 125, residentBytes: 0, spareBytes: 0, ...state }));
+
 test("I10: loads under way count towards the memory limit", () => {
-  const budget = new MemoryBudget({ limitBytes: 100, residentBytes: () => 40 });
+  const budget = budgetOf({ limitBytes: 100, residentBytes: 40 });
   const free = budget.reserve(30);
   expect(() => budget.reserve(31)).toThrow(/LIM_MEMORY_LIMIT_RATIO/);
   free();
   free();
   budget.reserve(60);
   expect(() => budget.reserve(1)).toThrow();
+});
+
+test("I10: spare memory is for loads, growth beside it ends before the memory does", () => {
+  const spare = budgetOf({ residentBytes: 105, spareBytes: 40 });
+  spare.reserve(35)();
+  expect(() => spare.reserve(36)).toThrow(/memory/);
+  spare.assertMayGrow(7);
+  expect(() => spare.assertMayGrow(8)).toThrow(/LIM_MEMORY_LIMIT_RATIO/);
+  const full = budgetOf({ residentBytes: 95 });
+  full.assertMayGrow(5);
+  expect(() => full.assertMayGrow(6)).toThrow(/would pass the limit/);
+  // What does not fit beside another index may fit in its place.
+  expect(() => full.assertFits(40)).toThrow();
+  full.assertFits(40, 40);
+  expect(() => full.assertFits(40, 30)).toThrow();
 });
 
 test("I10: a gate lets no more through than it has places, also after failures", async () => {
