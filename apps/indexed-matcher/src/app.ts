@@ -39,6 +39,11 @@ const loadedLabelSchema = z
     index_id: uuidSchema.nullable(),
     revision: whole.nullable().describe("revision of the list that answers are computed on"),
     behind_by: whole.nullable().describe("revisions that the list is known to be ahead"),
+    behind_seconds: z
+      .number()
+      .nonnegative()
+      .nullable()
+      .describe("for how long changes have been known that answers lack"),
     count: whole.nullable().describe("faces that can be found"),
     size: whole.nullable().describe("bytes in the storage"),
     memory: whole.nullable().describe("bytes in memory, estimated"),
@@ -46,6 +51,15 @@ const loadedLabelSchema = z
     detail: z.string().nullable().describe("why it is stale or full, or why the last load failed"),
   })
   .meta({ id: "LoadedLabel", description: "A label of this matcher; null where no index is loaded." });
+
+const memorySchema = z
+  .object({
+    limit: whole.describe("past it nothing is loaded, and no index grows"),
+    resident: whole.describe("of the process, without `spare`"),
+    spare: whole.describe("kept of closed indexes for the next ones"),
+    reserved: whole.describe("of loads under way, estimated"),
+  })
+  .meta({ id: "MatcherMemory", description: "Bytes of memory." });
 
 const loadedResponseSchema = z
   .object({
@@ -57,26 +71,18 @@ const loadedResponseSchema = z
   .meta({
     id: "LoadedIndexes",
     description: "What this matcher holds.",
-const memorySchema = z
-  .object({
-    limit: whole.describe("past it nothing is loaded, and no index grows"),
-    resident: whole.describe("of the process, without `spare`"),
-    spare: whole.describe("kept of closed indexes for the next ones"),
-    reserved: whole.describe("of loads under way, estimated"),
-  })
-  .meta({ id: "MatcherMemory", description: "Bytes of memory." });
-
     example: {
       matcher_id: "10.0.0.7:5200",
+      memory: { limit: 6_800_000_000, resident: 180_000_000, spare: 0, reserved: 0 },
       count: 1,
       indexes: [
         {
           label: "018f6f2e-0000-4000-8000-000000000002",
           state: "serving",
-      memory: { limit: 6_800_000_000, resident: 180_000_000, spare: 0, reserved: 0 },
           index_id: "018f6f2e-0000-4000-8000-000000000001",
           revision: 20_025,
           behind_by: 0,
+          behind_seconds: 0,
           count: 20_000,
           size: 45_000_000,
           memory: 52_000_000,

@@ -1,5 +1,6 @@
 import { LimError } from "@lim/contracts";
 import type { FeedGap } from "@lim/faces-db";
+import { HeadMarks } from "./head-marks.ts";
 import type { IndexHolder } from "./index-holder.ts";
 
 export interface Lease {
@@ -13,8 +14,8 @@ export class LabelSlot {
   #current: IndexHolder | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   readonly #waiters = new Set<() => void>();
-  /** Newest revision of the list that was heard of. */
-  headRevision = 0;
+  #headRevision = 0;
+  readonly #headMarks = new HeadMarks();
   /** Why the current index cannot follow its list any more. */
   gap: FeedGap | undefined;
   /** Index that is being loaded beside. */
@@ -28,6 +29,22 @@ export class LabelSlot {
 
   get current(): IndexHolder | undefined {
     return this.#current;
+  }
+
+  /** Newest revision of the list that was heard of, in the history of the current index. */
+  get headRevision(): number {
+    return this.#headRevision;
+  }
+
+  set headRevision(revision: number) {
+    this.#headRevision = revision;
+    this.#headMarks.hear(revision, performance.now());
+  }
+
+  /** For how long changes have been known that the current index lacks; 0 where there are none. */
+  get behindMs(): number {
+    const sinceMs = this.#headMarks.behindSince(this.#current?.revision ?? 0);
+    return sinceMs === undefined ? 0 : performance.now() - sinceMs;
   }
 
   /** A reader's hold of the current index; undefined where nothing is served. */
@@ -66,6 +83,7 @@ export class LabelSlot {
     this.#current = holder;
     this.gap = undefined;
     this.lastError = undefined;
+    if (old && old.meta.history_id !== holder.meta.history_id) this.#forgetHead();
     this.headRevision = Math.max(this.headRevision, holder.revision);
     this.wakeWaiters();
     old?.retire();
@@ -77,6 +95,12 @@ export class LabelSlot {
     this.#current = undefined;
     this.wakeWaiters();
     old?.retire();
+  }
+
+  /** Revisions of another history cannot be compared: what was heard of that one is nothing to be reached in this. */
+  #forgetHead(): void {
+    this.#headRevision = 0;
+    this.#headMarks.clear();
   }
 
   /** Called when a revision was applied, or when waiting has become pointless. */

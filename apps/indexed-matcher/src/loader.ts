@@ -8,7 +8,7 @@ import { bytesPerFace, estimateLoadBytes, type MemoryBudget } from "./memory-bud
 
 export interface LoaderDeps {
   source: Pick<IndexStorage, "open">;
-  db: Pick<FacesDb, "readPacket" | "listStates">;
+  db: Pick<FacesDb, "readPackets" | "listStates">;
   budget: MemoryBudget;
   /** As the storage loads engines. */
   loadAdapter: LoadAdapter;
@@ -56,7 +56,7 @@ export async function loadIndex(
 
 /** Applies the feed in large steps, for an index that nobody searches yet. */
 export async function catchUp(
-  db: Pick<FacesDb, "readPacket">,
+  db: Pick<FacesDb, "readPackets">,
   slot: LabelSlot,
   holder: IndexHolder,
   toRevision: number,

@@ -8,23 +8,25 @@ export interface MatcherMetrics {
   searched(elapsedMs: number, requests: number): void;
   refreshed(faces: { added: number; replaced: number; removed: number; unchanged: number }): void;
   refreshFailed(): void;
+  /** The lists' revisions were read. */
+  revisionsRead(): void;
   loaded(elapsedMs: number): void;
   loadFailed(reason: string): void;
-}
-
   /** The data files of one index are read from the storage. */
   storageRead(): void;
   cacheEvent(kind: string): void;
   cacheHolds(contents: { entries: number; sizeBytes: number }): void;
   dropped(): void;
+}
+
 /** Metrics of one matcher; gauges read the registry, and stream counters the consumer, when they are scraped. */
 export function createMetrics(
   metrics: MetricRegistry,
   registry: Registry,
   streamStats: () => MatchConsumerStats,
+  memory: () => MemoryUsage,
 ): MatcherMetrics {
   const registers = [metrics];
-  memory: () => MemoryUsage,
   const requests = new Counter({
     name: "lim_matcher_requests_total",
     help: "Match requests answered, by outcome (ok or the error's name)",
@@ -82,7 +84,18 @@ export function createMetrics(
       for (const [event, count] of Object.entries(events)) this.inc({ event }, count);
     },
   });
+  let revisionsReadMs: number | undefined;
+  new Gauge({
+    name: "lim_matcher_revisions_age_seconds",
+    help: "Seconds since the lists' revisions were read last; absent before the first time and where refresh is off",
+    registers,
+    collect() {
+      if (revisionsReadMs === undefined) this.reset();
+      else this.set((performance.now() - revisionsReadMs) / 1_000);
+    },
+  });
   addGauges(metrics, registry);
+  addMemoryGauge(metrics, memory);
   return {
     answered: (outcome, count) => requests.inc({ outcome }, count),
     searched(elapsedMs, count) {
@@ -95,29 +108,15 @@ export function createMetrics(
         faces.inc({ change }, applied[change]);
     },
     refreshFailed: () => refreshFailures.inc(),
-  addMemoryGauge(metrics, memory);
+    revisionsRead() {
+      revisionsReadMs = performance.now();
+    },
     loaded: (elapsedMs) => loads.observe(elapsedMs),
     loadFailed: (reason) => loadFailures.inc({ reason }),
+    ...createSourceMetrics(metrics),
   };
 }
 
-function addGauges(metrics: MetricRegistry, registry: Registry): void {
-  const registers = [metrics];
-  new Gauge({
-    name: "lim_matcher_labels",
-    help: "Labels by state; stale ones cannot follow their list's changes and need a rebuild, full ones have no memory for them",
-    labelNames: ["state"],
-    registers,
-    collect() {
-      const labels = registry.describe();
-      for (const state of indexStates)
-        this.set({ state }, labels.filter((label) => label.state === state).length);
-    },
-  });
-    ...createSourceMetrics(metrics),
-  new Gauge({
-    name: "lim_matcher_index_memory_bytes",
-    help: "Estimated memory of the served indexes",
 function createSourceMetrics(
   metrics: MetricRegistry,
 ): Pick<MatcherMetrics, "storageRead" | "cacheEvent" | "cacheHolds" | "dropped"> {
@@ -167,9 +166,41 @@ function addMemoryGauge(metrics: MetricRegistry, memory: () => MemoryUsage): voi
   });
 }
 
+function addGauges(metrics: MetricRegistry, registry: Registry): void {
+  const registers = [metrics];
+  new Gauge({
+    name: "lim_matcher_labels",
+    help: "Labels by state; stale ones cannot follow their list's changes and need a rebuild, full ones have no memory for them",
+    labelNames: ["state"],
+    registers,
+    collect() {
+      const labels = registry.describe();
+      for (const state of indexStates)
+        this.set({ state }, labels.filter((label) => label.state === state).length);
+    },
+  });
+  new Gauge({
+    name: "lim_matcher_index_memory_bytes",
+    help: "Estimated memory of the served indexes",
     registers,
     collect() {
       this.set(registry.describe().reduce((sum, label) => sum + (label.memory ?? 0), 0));
+    },
+  });
+  new Gauge({
+    name: "lim_matcher_refresh_backlog_revisions",
+    help: "Revisions that the served indexes are known to lack, all together",
+    registers,
+    collect() {
+      this.set(registry.describe().reduce((sum, label) => sum + (label.behind_by ?? 0), 0));
+    },
+  });
+  new Gauge({
+    name: "lim_matcher_behind_seconds_max",
+    help: "For how long the served index that is behind longest has been so",
+    registers,
+    collect() {
+      this.set(Math.max(0, ...registry.describe().map((label) => label.behind_seconds ?? 0)));
     },
   });
   new Gauge({

@@ -10,6 +10,7 @@ export interface LoadedLabel {
   index_id: string | null;
   revision: number | null;
   behind_by: number | null;
+  behind_seconds: number | null;
   count: number | null;
   size: number | null;
   memory: number | null;
@@ -79,6 +80,7 @@ function describeSlot(slot: LabelSlot): LoadedLabel {
     index_id: holder?.meta.index_id ?? null,
     revision: holder?.revision ?? null,
     behind_by: holder ? Math.max(0, slot.headRevision - holder.revision) : null,
+    behind_seconds: holder ? Math.round(slot.behindMs / 100) / 10 : null,
     count: holder?.keyed.count ?? null,
     size: holder?.sizeBytes ?? null,
     memory: holder?.keyed.index.memoryBytes ?? null,
@@ -87,15 +89,15 @@ function describeSlot(slot: LabelSlot): LoadedLabel {
   };
 }
 
-function stateOf(slot: LabelSlot): IndexState {
-  if (slot.current?.failed) return "failed";
 function detailOf(slot: LabelSlot): string | null {
   if (slot.gap) return `the change feed cannot be followed: ${slot.gap}`;
   return slot.current?.heldBack ?? slot.lastError ?? null;
 }
 
+function stateOf(slot: LabelSlot): IndexState {
+  if (slot.current?.failed) return "failed";
   if (slot.gap) return "stale";
+  if (slot.current?.heldBack) return "full";
   if (slot.current) return "serving";
   return slot.loadingId ? "loading" : "failed";
-  if (slot.current?.heldBack) return "full";
 }

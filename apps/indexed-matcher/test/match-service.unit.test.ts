@@ -13,8 +13,13 @@ const metrics = {
   searched() {},
   refreshed() {},
   refreshFailed() {},
+  revisionsRead() {},
   loaded() {},
   loadFailed() {},
+  storageRead() {},
+  cacheEvent() {},
+  cacheHolds() {},
+  dropped() {},
 };
 const faces: Match[] = [0.9, 0.8, 0.7, 0.1].map((similarity, i) => [indexIdOf(i), similarity]);
 

@@ -3,7 +3,7 @@ import type { Database } from "./database.ts";
 import { maxDescriptorVersion } from "./faces.ts";
 import { facesDbLimits } from "./limits.ts";
 import { checkInteger, checkUuid, checkUuids, readListState } from "./lists.ts";
-import type { Cancellable, ChangePacket } from "./port.ts";
+import type { Cancellable, ChangePacket, ChangePackets, FaceChanges } from "./port.ts";
 import { noneSkipped, usableVector } from "./vectors.ts";
 
 export interface PacketOptions extends Cancellable {
@@ -21,6 +21,8 @@ interface PacketRow {
   head_revision: string;
   to_revision: string | null;
   face_id: string | null;
+  /** Of the face's first row that was taken. */
+  revision: string | null;
   /** Linked, with a descriptor of the version, usable or not. */
   described: boolean | null;
   data: Buffer | null;
@@ -36,7 +38,7 @@ const packetQuery = `
     SELECT c.revision, c.face_id, row_number() OVER (PARTITION BY c.face_id ORDER BY c.revision) = 1 AS is_first
     FROM (
       SELECT revision, face_id FROM faces.list_change
-      WHERE list_id = $1 AND revision > $2 ORDER BY revision LIMIT $6
+      WHERE list_id = $1 AND revision > $2 AND revision <= $7 ORDER BY revision LIMIT $6
     ) c
   ), taken AS MATERIALIZED (
     SELECT s.revision, s.face_id, s.is_first
@@ -46,7 +48,7 @@ const packetQuery = `
   SELECT l.history_id, l.compacted_revision,
          coalesce((SELECT max(revision) FROM faces.list_change WHERE list_id = l.list_id), 0) AS head_revision,
          (SELECT max(revision) FROM taken) AS to_revision,
-         t.face_id, d.face_id IS NOT NULL AS described,
+         t.face_id, t.revision, d.face_id IS NOT NULL AS described,
          CASE WHEN octet_length(d.data) = $5 * 4 THEN d.data END AS data
   FROM faces.list l
   LEFT JOIN taken t ON t.is_first
@@ -59,23 +61,33 @@ const packetQuery = `
   ORDER BY t.revision`;
 
 export async function readPacket(database: Database, options: PacketOptions): Promise<ChangePacket> {
+  const maxFaces = options.maxFaces ?? limits.refreshPacketFaces;
+  const read = await readPackets(database, { ...options, maxFaces, packetFaces: maxFaces });
+  if (read.kind !== "packets") return read;
+  return read.packets[0] ?? { kind: "gap", gap: "list_deleted" };
+}
+
+export async function readPackets(
+  database: Database,
+  options: PacketOptions & { packetFaces?: number; toRevision?: number },
+): Promise<ChangePackets> {
   const listId = checkUuid(options.listId, "list id");
   const historyId = checkUuid(options.historyId, "history id");
   const since = checkInteger(options.sinceRevision, "sinceRevision", 0, Number.MAX_SAFE_INTEGER);
+  const most = options.toRevision ?? Number.MAX_SAFE_INTEGER;
+  const upTo = checkInteger(most, "toRevision", 0, Number.MAX_SAFE_INTEGER);
   const version = checkInteger(options.descriptorVersion, "descriptor version", 0, maxDescriptorVersion);
   const dim = checkInteger(options.dim, "dim", limits.minDim, limits.maxDim);
-  const maxFaces = checkInteger(
-    options.maxFaces ?? limits.refreshPacketFaces,
-    "maxFaces",
-    1,
-    facesDbLimits.maxPacketFaces,
-  );
-  const scanRows = maxFaces * facesDbLimits.packetScanRowsPerFace;
+  const { maxPacketFaces, packetScanRowsPerFace, packetScanExtraRows } = facesDbLimits;
+  const maxFaces = checkInteger(options.maxFaces ?? maxPacketFaces, "maxFaces", 1, maxPacketFaces);
+  const perPacket = options.packetFaces ?? limits.refreshPacketFaces;
+  const packetFaces = checkInteger(perPacket, "packetFaces", 1, maxPacketFaces);
+  const scanRows = Math.min(maxFaces * packetScanRowsPerFace, maxFaces + packetScanExtraRows);
   const rows = await database.run(options.signal, async (session) => {
     const result = await session.query<PacketRow>({
       name: "lim_read_packet",
       text: packetQuery,
-      values: [listId, since, version, maxFaces, dim, scanRows],
+      values: [listId, since, version, maxFaces, dim, scanRows, upTo],
     });
     return result.rows;
   });
@@ -86,7 +98,30 @@ export async function readPacket(database: Database, options: PacketOptions): Pr
   if (since > headRevision) return { kind: "gap", gap: "ahead_of_list" };
   if (since < Number(first.compacted_revision)) return { kind: "gap", gap: "compacted" };
   if (first.to_revision === null) return { kind: "up_to_date", headRevision };
-  return { ...stateOf(rows, dim), fromRevision: since, toRevision: Number(first.to_revision), headRevision };
+  const range = { fromRevision: since, toRevision: Number(first.to_revision), headRevision };
+  return { kind: "packets", packets: packetsOf(rows, range, dim, packetFaces) };
+}
+
+/**
+ * Rows are in the order of their faces' first changes: what changed before the first row of a packet's successor concerns
+ * faces of that packet, or of one before it, whose state is read already.
+ */
+function packetsOf(
+  rows: readonly PacketRow[],
+  range: { fromRevision: number; toRevision: number; headRevision: number },
+  dim: number,
+  packetFaces: number,
+): FaceChanges[] {
+  const packets: FaceChanges[] = [];
+  let fromRevision = range.fromRevision;
+  for (let at = 0; at < rows.length; at += packetFaces) {
+    const next = rows[at + packetFaces];
+    const toRevision = next ? Number(next.revision) - 1 : range.toRevision;
+    const state = stateOf(rows.slice(at, at + packetFaces), dim);
+    packets.push({ ...state, fromRevision, toRevision, headRevision: range.headRevision });
+    fromRevision = toRevision;
+  }
+  return packets;
 }
 
 function stateOf(rows: readonly PacketRow[], dim: number) {

@@ -32,6 +32,7 @@ export function openFacesDb(options: {
     externalIdsOf: (call) => faces.externalIdsOf(database, call),
     openSnapshot: (call) => openSnapshot(database, call),
     readPacket: (call) => feed.readPacket(database, call),
+    readPackets: (call) => feed.readPackets(database, call),
     countChanges: (call) => feed.countChanges(database, call),
     removalsOf: (call) => feed.removalsOf(database, call),
     compactFeed: (call) => feed.compactFeed(database, call),

@@ -20,8 +20,10 @@ export const facesDbLimits = {
   snapshotBatchRows: 1_000,
   maxSnapshotBatchRows: 100_000,
   maxPacketFaces: 10_000,
-  /** Feed rows that one packet may cover, for each face it may hold: many changes of few faces end it here. */
+  /** Feed rows that one read of the feed may cover, for each face it may hold: many changes of few faces end it here. */
   packetScanRowsPerFace: 16,
+  /** The same, beyond a row for each face: reading ahead of what is taken costs time. */
+  packetScanExtraRows: 1_000,
   /** Lists that one statement which asks for many looks at. */
   listsPerQuery: 1_000,
   compactChunkRows: 50_000,

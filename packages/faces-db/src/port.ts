@@ -48,21 +48,27 @@ export interface SnapshotPace {
 /** Why a feed cannot be followed from a revision: rebuild (or reload) is the remedy. */
 export type FeedGap = "compacted" | "other_history" | "ahead_of_list" | "list_deleted";
 
-/** At most `maxFaces` distinct faces changed in (fromRevision, toRevision], with their current state. */
-export type ChangePacket =
-  | {
-      kind: "changes";
-      fromRevision: number;
-      toRevision: number;
-      /** Newest revision of the list in the same view; equal to toRevision when the feed is drained. */
-      headRevision: number;
-      upserts: { faceId: string; vector: Float32Array }[];
-      /** Unlinked, deleted, or without a usable descriptor of the version. */
-      removals: string[];
-      skipped: SkippedCounts;
-    }
-  | { kind: "up_to_date"; headRevision: number }
-  | { kind: "gap"; gap: FeedGap };
+/** Faces changed in (fromRevision, toRevision], each once, with the state they have now. */
+export interface FaceChanges {
+  kind: "changes";
+  fromRevision: number;
+  toRevision: number;
+  /** Newest revision of the list in the same view; equal to toRevision when the feed is drained. */
+  headRevision: number;
+  upserts: { faceId: string; vector: Float32Array }[];
+  /** Unlinked, deleted, or without a usable descriptor of the version. */
+  removals: string[];
+  skipped: SkippedCounts;
+}
+
+/** What there is instead of changes. */
+export type NoChanges = { kind: "up_to_date"; headRevision: number } | { kind: "gap"; gap: FeedGap };
+
+/** At most `maxFaces` distinct faces. */
+export type ChangePacket = FaceChanges | NoChanges;
+
+/** Consecutive packets of one view: the first begins where was asked from, each next one where the last ended. */
+export type ChangePackets = { kind: "packets"; packets: FaceChanges[] } | NoChanges;
 
 export interface ImportRow {
   /** Line (1-based) or row of the source, for reports. */
@@ -154,6 +160,23 @@ export interface FacesDb {
       maxFaces?: number;
     },
   ): Promise<ChangePacket>;
+  /**
+   * As `readPacket`, of many packets at once: at most `maxFaces` faces (default `maxPacketFaces`) in packets of at most
+   * `packetFaces` (default 10), and no revision past `toRevision`. Whoever has applied a packet, and those before it, is at its
+   * `toRevision`: every face that changed up to there was in them.
+   */
+  readPackets(
+    options: Cancellable & {
+      listId: string;
+      historyId: string;
+      sinceRevision: number;
+      toRevision?: number;
+      descriptorVersion: number;
+      dim: number;
+      maxFaces?: number;
+      packetFaces?: number;
+    },
+  ): Promise<ChangePackets>;
   /** Rows of the feed in (since, to] by kind; replacements count as additions and as removals. */
   countChanges(
     options: Cancellable & { listId: string; sinceRevision: number; toRevision: number },

@@ -6,11 +6,14 @@ import { type FacesDb, type ListState, openFacesDb } from "../src/index.ts";
 import {
   addFaces,
   bytesOf,
+  type Content,
   connectPlain,
   currentContent,
+  dim,
   Follower,
   feedOf,
   newVector,
+  vectorText,
   version,
 } from "./helpers.ts";
 
@@ -160,6 +163,36 @@ async function apply(op: Operation, model: Model, lists: ListState[], faceIds: s
   }
 }
 
+/** After each of many packets of one read: every face that changed up to its `toRevision`, and not since, is as it is. */
+async function checkPackets(
+  { listId, historyId }: ListState,
+  feed: readonly { face: string; revision: number }[],
+  content: Content,
+  packetFaces: number,
+): Promise<void> {
+  const read = { listId, historyId, descriptorVersion: version, dim };
+  const all = await db.readPackets({ ...read, sinceRevision: 0, packetFaces });
+  if (feed.length === 0) return expect(all).toEqual({ kind: "up_to_date", headRevision: 0 });
+  if (all.kind !== "packets") throw new Error(all.kind);
+  const held: Content = new Map();
+  let revision = 0;
+  for (const { fromRevision, toRevision, upserts, removals } of all.packets) {
+    expect(fromRevision).toBe(revision);
+    expect(toRevision).toBeGreaterThan(revision);
+    expect(upserts.length + removals.length).toBeLessThanOrEqual(packetFaces);
+    revision = toRevision;
+    for (const { faceId, vector } of upserts) held.set(faceId, vectorText(vector));
+    for (const faceId of removals) held.delete(faceId);
+    for (const { face } of feed.filter((row) => row.revision <= revision))
+      expect(held.get(face)).toBe(content.get(face));
+  }
+  expect([revision, held]).toEqual([feed.length, content]);
+  const half = Math.ceil(feed.length / 2);
+  const part = await db.readPackets({ ...read, sinceRevision: 0, toRevision: half, packetFaces });
+  if (part.kind !== "packets") throw new Error(part.kind);
+  expect(part.packets.at(-1)?.toRevision).toBe(half);
+}
+
 const byFace = (rows: { face: string; op: string }[]) => rows.map((row) => `${row.op} ${row.face}`).sort();
 
 it("I1 any sequence of SQL leaves exactly the model's feed, and its packets lead to the current state", async () => {
@@ -191,7 +224,9 @@ it("I1 any sequence of SQL leaves exactly the model's feed, and its packets lead
           const follower = new Follower(db, state);
           while (await follower.step(maxFaces));
           expect(follower.revision).toBe(feed.length);
-          expect(follower.content).toEqual(await currentContent(sql, state.listId));
+          const content = await currentContent(sql, state.listId);
+          expect(follower.content).toEqual(content);
+          await checkPackets(state, feed, content, maxFaces);
         }
       },
     ),
