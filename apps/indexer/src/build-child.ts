@@ -1,6 +1,6 @@
 import { openFacesDb } from "@lim/faces-db";
 import { openIndexStorage } from "@lim/index-storage";
-import { createLogger } from "@lim/service-kit";
+import { createLogger } from "@lim/service-kit/logger";
 import { loadEngine } from "@lim/vector-index";
 import { runBuild } from "./build-job.ts";
 import { type ChildWork, publishedReport, serveOrder } from "./child.ts";

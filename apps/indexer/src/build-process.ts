@@ -1,8 +1,7 @@
-import { type ChildProcess, fork } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { buildPhases, type Progress } from "@lim/contracts";
 import { type BuildEnd, type BuildStage, nameEnd, type Seen } from "./build-end.ts";
-import { type BuildOrder, type BuildReport, buildReportSchema, type PublishOrder } from "./ipc.ts";
+import { type Child, startChild } from "./child-process.ts";
+import type { BuildOrder } from "./ipc.ts";
 import { cgroupOomKills, residentBytes } from "./memory.ts";
 
 export { type BuildEnd, type BuildStage, nameEnd, type Seen } from "./build-end.ts";
@@ -10,15 +9,6 @@ export { type BuildEnd, type BuildStage, nameEnd, type Seen } from "./build-end.
 const memoryWatchMs = 250;
 /** From SIGTERM to SIGKILL of a build that was cancelled. */
 export const cancelGraceMs = 5_000;
-/** From a process' last word to SIGKILL: its exit waits for threads in native code, and the service waits for it. */
-const exitGraceMs = 10_000;
-/** Once the process is gone, how long its pipes may stay open (another process may have inherited them). */
-const pipesGraceMs = 2_000;
-const stderrTailChars = 1_500;
-/** MiB of new objects before the collector looks at them. With Node's 16 some 50 MB of read buffers lie about; no slower. */
-const execArgv = ["--max-semi-space-size=1"];
-/** glibc gives blocks from this size on back to the system when they are freed: else 30 MB of them stay. */
-const allocatorEnv = { MALLOC_MMAP_THRESHOLD_: "65536" };
 
 export interface RunningBuild {
   /** Of the build process; the publish process is told to `onPublish`. */
@@ -30,10 +20,9 @@ export interface RunningBuild {
   readonly ended: Promise<BuildEnd>;
 }
 
-const moduleOf = (name: string) =>
-  fileURLToPath(new URL(import.meta.url.endsWith(".ts") ? `./${name}.ts` : `./${name}.js`, import.meta.url));
-
 export interface BuildParts {
+  /** Where its processes come from; default: started when they are needed. */
+  takeChild?: (stage: BuildStage) => Child;
   /** For tests: modules to run instead. */
   module?: string;
   publishModule?: string;
@@ -48,11 +37,15 @@ export interface BuildParts {
  * anew, verifies and publishes, so that no index is in memory twice. Watches their memory, and names the way they ended.
  */
 export function startBuildProcess(order: BuildOrder, parts: BuildParts = {}): RunningBuild {
-  const graceMs = parts.exitGraceMs ?? exitGraceMs;
   const seen: Seen = { stage: "build", progress: null, peakBytes: 0, stderr: "" };
   const running = new Set<Child>();
-  const start = (stage: BuildStage, module: string): Child => {
-    const child = startChild(stage, module, graceMs, (progress) => {
+  const modules = { build: parts.module, publish: parts.publishModule };
+  const takeChild =
+    parts.takeChild ??
+    ((stage: BuildStage) => startChild(stage, { module: modules[stage], exitGraceMs: parts.exitGraceMs }));
+  const take = (stage: BuildStage): Child => {
+    const child = takeChild(stage);
+    child.onProgress((progress) => {
       if (isForward(seen.progress, progress)) seen.progress = progress;
       // Its start takes as long as the saving of a small index: it is there when that has ended.
       if (stage === "build" && progress.phase === "verify" && !seen.cancelled) publisher();
@@ -61,13 +54,13 @@ export function startBuildProcess(order: BuildOrder, parts: BuildParts = {}): Ru
     void child.gone.then(() => running.delete(child));
     return child;
   };
-  let started: Child | undefined;
+  let taken: Child | undefined;
   const publisher = () => {
-    started ??= start("publish", parts.publishModule ?? moduleOf("publish-child"));
-    return started;
+    taken ??= take("publish");
+    return taken;
   };
   const oomKillsBefore = cgroupOomKills();
-  const builder = start("build", parts.module ?? moduleOf("build-child"));
+  const builder = take("build");
   const watch = watchMemory(running, seen, order.memoryLimitBytes);
   const cancel = () => {
     if (seen.cancelled) return;
@@ -80,8 +73,8 @@ export function startBuildProcess(order: BuildOrder, parts: BuildParts = {}): Ru
     await builder.gone;
     const { last } = builder.seen;
     if (last?.type !== "saved" || seen.cancelled || seen.killedForMemory) {
-      started?.kill();
-      await started?.gone;
+      taken?.kill();
+      await taken?.gone;
       return builder;
     }
     const child = publisher();
@@ -111,83 +104,6 @@ function isForward(before: Progress | null, now: Progress): boolean {
   if (!before) return true;
   const step = buildPhases.indexOf(now.phase) - buildPhases.indexOf(before.phase);
   return step > 0 || (step === 0 && now.done >= before.done);
-}
-
-interface Child {
-  readonly stage: BuildStage;
-  readonly pid: number | undefined;
-  readonly seen: Pick<Seen, "last" | "exit" | "spawnError" | "stderr">;
-  /** Resolves when the process is gone and all it sent was read. */
-  readonly gone: Promise<void>;
-  send(order: BuildOrder | PublishOrder): void;
-  kill(): void;
-  /** SIGTERM, then SIGKILL. */
-  end(graceMs: number): void;
-}
-
-function startChild(
-  stage: BuildStage,
-  module: string,
-  graceMs: number,
-  onProgress: (progress: Progress) => void,
-): Child {
-  const child = fork(module, [], {
-    stdio: ["ignore", "inherit", "pipe", "ipc"],
-    execArgv,
-    env: { ...process.env, ...allocatorEnv },
-  });
-  const seen: Child["seen"] = { stderr: "" };
-  const killAfter = (ms: number) => {
-    const timer = setTimeout(() => child.kill("SIGKILL"), ms);
-    void gone.then(() => clearTimeout(timer));
-  };
-  child.on("message", (message) => {
-    const parsed = buildReportSchema.safeParse(message);
-    if (!parsed.success) return;
-    const report: BuildReport = parsed.data;
-    if (report.type === "progress") onProgress(report.progress);
-    else if (!seen.last) {
-      seen.last = report;
-      killAfter(graceMs);
-    }
-  });
-  child.stderr?.setEncoding("utf8").on("data", (text: string) => {
-    process.stderr.write(text);
-    seen.stderr = (seen.stderr + text).slice(-stderrTailChars);
-  });
-  const gone = awaitEnd(child, seen);
-  return {
-    stage,
-    pid: child.pid,
-    seen,
-    gone,
-    send(order) {
-      child.send(order, (error) => {
-        // A child that died at once closes the channel: its exit tells more than this error would.
-        if (error) child.kill("SIGKILL");
-      });
-    },
-    kill: () => void child.kill("SIGKILL"),
-    end(ms) {
-      child.kill("SIGTERM");
-      killAfter(ms);
-    },
-  };
-}
-
-function awaitEnd(child: ChildProcess, seen: Child["seen"]): Promise<void> {
-  return new Promise((resolve) => {
-    child.once("close", () => resolve());
-    child.once("exit", (code, signal) => {
-      seen.exit = { code, signal };
-      setTimeout(resolve, pipesGraceMs).unref();
-    });
-    child.on("error", (error) => {
-      if (child.pid !== undefined) return;
-      seen.spawnError = error;
-      resolve();
-    });
-  });
 }
 
 /** Looks at the resident memory of all processes together, and kills them where it passes the limit. */

@@ -1,5 +1,7 @@
-import { type ErrorBody, LimError, limits } from "@lim/contracts";
+import { flushCompileCache } from "node:module";
+import { type ErrorBody, engineNameSchema, LimError, limits } from "@lim/contracts";
 import type { PublishedIndex } from "@lim/index-storage";
+import { loadEngine } from "@lim/vector-index";
 import type { BuildReport, PublishedReport } from "./ipc.ts";
 import { createProgressMeter, type ProgressMeter } from "./progress.ts";
 
@@ -14,19 +16,19 @@ export interface ChildWork {
 
 /**
  * Makes this process one of a build's: waits for its order, carries it out, tells its last word and ends. It ends without
- * an order too when its service dies or cancels.
+ * an order too when its service dies or cancels. The engine that its argument names is loaded while it waits.
  */
 export function serveOrder(carryOut: (order: unknown, work: ChildWork) => Promise<BuildReport>): void {
   const cancel = new AbortController();
   let begun = false;
   const stop = () => {
     cancel.abort();
-    if (!begun) process.exit(1);
+    if (!begun) end();
   };
-  // The service died: nobody would hear of this build. SIGKILL, because an engine's thread in native code may hold up exit.
+  // The service died: nobody would hear of this build.
   const endAsOrphan = () => {
     stop();
-    setTimeout(() => process.kill(process.pid, "SIGKILL"), orphanGraceMs);
+    setTimeout(end, orphanGraceMs);
   };
   // SIGTERM is the service's cancel. Ctrl-C in a terminal reaches this process as well as the service, which decides.
   process.on("SIGTERM", stop);
@@ -44,9 +46,22 @@ export function serveOrder(carryOut: (order: unknown, work: ChildWork) => Promis
     } catch (failure) {
       last = { type: "failed", error: errorBodyOf(failure) };
     }
-    tell(last, () => process.exit(last.type === "failed" ? 1 : 0));
+    tell(last, end);
   });
   if (!process.connected) endAsOrphan();
+  const engine = engineNameSchema.safeParse(process.argv[2]);
+  // An order of another engine loads that one, and of this one tells why it does not load.
+  if (engine.success)
+    loadEngine(engine.data).then(
+      () => flushCompileCache(),
+      () => undefined,
+    );
+  else flushCompileCache();
+}
+
+/** At once: exit would wait for an engine's threads, and the service waits for it. Nothing is left to be written. */
+function end(): void {
+  process.kill(process.pid, "SIGKILL");
 }
 
 export function publishedReport({ meta, sizeBytes }: PublishedIndex): PublishedReport {

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { defaults } from "@lim/contracts";
 import { connectRedis, createIndexerRegistry } from "@lim/coordination";
 import { openFacesDb } from "@lim/faces-db";
 import { type IndexStorage, openIndexStorage } from "@lim/index-storage";
@@ -6,10 +7,13 @@ import { createLogger, type Logger, Registry, redactUrl, runService } from "@lim
 import { settleBuild } from "./after-build.ts";
 import { buildApp } from "./app.ts";
 import { cancelGraceMs, startBuildProcess } from "./build-process.ts";
+import { startChild } from "./child-process.ts";
 import { collectGarbage } from "./collect.ts";
 import { createIndexer, type Indexer } from "./indexer.ts";
 import { createMetrics } from "./metrics.ts";
+import { openModuleCache } from "./module-cache.ts";
 import { readSettings, type Settings, settingsHelp } from "./settings.ts";
+import { createSpares, type Spares } from "./spares.ts";
 import { serviceName, serviceVersion } from "./version.ts";
 
 /** After the last build of a draining indexer, how long its outcome stays readable for the manager. */
@@ -34,7 +38,12 @@ async function serve(config: Settings, signal: AbortSignal): Promise<void> {
   const redis = connectRedis({ url: config.redisUrl, name: serviceName, log });
   const registry = new Registry();
   let stateRead = () => {};
-  const indexer = createService({ config, storage, registry, log });
+  const cacheDir = await openModuleCache();
+  const spares = createSpares({
+    enabled: config.spareProcesses,
+    start: (stage, engine) => startChild(stage, { engine, cacheDir }),
+  });
+  const indexer = createService({ config, storage, registry, log, spares });
   let ready = false;
   const app = await buildApp({
     indexer,
@@ -67,9 +76,11 @@ async function serve(config: Settings, signal: AbortSignal): Promise<void> {
     { url: origin, database: redactUrl(config.databaseUrl), storage_root: config.storageRoot },
     "indexer listening",
   );
+  spares.fill(defaults.engine);
   const collecting = collectGarbage({ storage, log, signal });
   await untilAborted(signal);
   const wasBuilding = indexer.state().task_id !== null;
+  spares.close();
   log.info({ building: wasBuilding, drain_timeout_ms: config.drainTimeoutMs }, "draining");
   await Promise.all([registration, collecting, indexer.drain({ timeoutMs: config.drainTimeoutMs })]);
   if (wasBuilding)
@@ -88,8 +99,9 @@ function createService(parts: {
   storage: IndexStorage;
   registry: Registry;
   log: Logger;
+  spares: Spares;
 }): Indexer {
-  const { config, storage, registry, log } = parts;
+  const { config, storage, registry, log, spares } = parts;
   const metrics = createMetrics(registry, () => indexer);
   // Also the name of its builds' folders in the staging: an attempt runs once in the life of a process.
   const bootId = randomUUID();
@@ -109,6 +121,7 @@ function createService(parts: {
           logLevel: config.logLevel,
         },
         {
+          takeChild: spares.take,
           onPublish: (pid) =>
             log.info({ task_id, list_id, attempt, build_pid: pid }, "index saved, publishing begins"),
         },
@@ -119,6 +132,7 @@ function createService(parts: {
     afterBuild: (request, end) => settleBuild({ storage, request, work: bootId, log }, end),
     onEnd(summary) {
       metrics.buildEnded(summary);
+      spares.fill(summary.request.engine);
       const { request, report, error, durationMs, peakResidentBytes } = summary;
       const fields = {
         task_id: request.task_id,

@@ -1,5 +1,5 @@
 import { openIndexStorage } from "@lim/index-storage";
-import { createLogger } from "@lim/service-kit";
+import { createLogger } from "@lim/service-kit/logger";
 import { type ChildWork, publishedReport, serveOrder } from "./child.ts";
 import { type BuildReport, publishOrderSchema } from "./ipc.ts";
 import { runPublish } from "./publish-job.ts";

@@ -3,6 +3,7 @@ import {
   apiSettings,
   commonSettings,
   describeSettings,
+  flag,
   guessHost,
   listenSettings,
   loadSettings,
@@ -50,6 +51,23 @@ const shape = {
       .default(20_000)
       .describe("Milliseconds that a running build gets to finish at shutdown before it is cancelled"),
   },
+  spareProcesses: {
+    env: "LIM_SPARE_PROCESSES",
+    schema: flag
+      .default(true)
+      .describe(
+        "Processes for the next build are started while none runs, so that it begins at once; two, of some 30 MiB of their own each",
+      ),
+    defaultText: "true",
+  },
+  snapshotRateMbPerS: {
+    env: "LIM_SNAPSHOT_RATE_MB_S",
+    schema: wholeNumber(0, 100_000)
+      .default(48)
+      .describe(
+        "MB/s at which a build reads its list from Postgres at most, unless its engine would wait; 0 = as fast as it comes",
+      ),
+  },
 } as const;
 
 export interface Settings {
@@ -65,6 +83,8 @@ export interface Settings {
   registrationTtlMs: number;
   memoryLimitBytes: number;
   drainTimeoutMs: number;
+  spareProcesses: boolean;
+  snapshotRateMbPerS: number;
   logLevel: string;
 }
 

@@ -1,3 +1,5 @@
+import { readFile } from "node:fs/promises";
+import { eventually } from "@lim/testkit";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createHolder, type Holder, type HoldPoint } from "./holding.ts";
 import {
@@ -116,3 +118,24 @@ describe("a build that is cancelled", () => {
     await expectNextAttempt(stack, indexer, request, faces);
   });
 });
+
+it.skipIf(process.platform !== "linux")("spare processes that are killed harm no build", async () => {
+  const { pid } = indexer.process;
+  const spares = await eventually("two spares", async () => {
+    const pids = await childrenOf(pid);
+    return pids.length === 2 ? pids : undefined;
+  });
+  for (const spare of spares) process.kill(spare, "SIGKILL");
+  await eventually("their ends are noticed", async () => {
+    const pids = await childrenOf(pid);
+    return spares.some((spare) => pids.includes(spare)) ? undefined : true;
+  });
+  const request = buildRequest(listId);
+  await indexer.post("/index_list", request);
+  expect(await indexer.outcome(request)).toMatchObject({ status: "success" });
+});
+
+async function childrenOf(pid: number): Promise<number[]> {
+  const text = await readFile(`/proc/${pid}/task/${pid}/children`, "latin1");
+  return text.trim().split(" ").filter(Boolean).map(Number);
+}
