@@ -13,6 +13,7 @@ export interface CommandLine {
   has(name: string): boolean;
   number(name: string, fallback: number, how: { least: number; fraction?: boolean }): number;
   engines(fallback: readonly EngineName[]): EngineName[];
+  oneOf<const Choice extends string>(name: string, choices: readonly Choice[]): Choice | undefined;
 }
 
 /** `texts` take a value, `flags` do not; --help, --json and --report are always there. */
@@ -52,6 +53,13 @@ export function readCommandLine(
       if (!Number.isFinite(value) || value < least || (!fraction && !Number.isInteger(value)))
         return wrongUse(`--${name} must be a ${fraction ? "" : "whole "}number from ${least}`);
       return value;
+    },
+    oneOf(name, choices) {
+      const given = text(name);
+      const choice = choices.find((one) => one === given);
+      return given === undefined || choice !== undefined
+        ? choice
+        : wrongUse(`--${name} must be one of: ${choices.join("; ")}`);
     },
     engines: (fallback) =>
       (text("engines")?.split(",") ?? fallback).map((name) => {
