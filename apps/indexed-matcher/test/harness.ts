@@ -56,7 +56,8 @@ export interface Harness {
   storageRoot: string;
   dir: string;
   client: MatchClient;
-  startMatcher(env?: Record<string, string>): Promise<RunningMatcher>;
+  /** `script`: another program than the service's own. */
+  startMatcher(env?: Record<string, string>, script?: string): Promise<RunningMatcher>;
   match(listId: string, vector: Float32Array, options?: MatchOptions): Promise<MatchReply>;
   close(): Promise<void>;
 }
@@ -96,10 +97,10 @@ export async function startHarness(): Promise<Harness> {
     storageRoot,
     dir,
     client,
-    async startMatcher(env = {}) {
+    async startMatcher(env = {}, script = mainScript) {
       const started = startProcess({
         name: "indexed-matcher",
-        script: mainScript,
+        script,
         env: {
           REDIS_URL: redis.url,
           DATABASE_URL: database.url,
