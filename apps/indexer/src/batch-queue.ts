@@ -1,12 +1,10 @@
-import type { DescriptorBatch } from "@lim/faces-db";
-
 /**
- * Hands batches from one reader to one inserter in order. The reader runs ahead as fast as it can until
+ * Hands items from one reader to one inserter in order. The reader runs ahead as fast as it can until
  * `maxQueuedBytes` wait; only then does `push` wait too. Whoever fails calls `fail`, and the other is told.
  */
-export class BatchQueue<Batch extends DescriptorBatch = DescriptorBatch> {
+export class BatchQueue<Item extends { byteLength: number }> {
   readonly #maxQueuedBytes: number;
-  #batches: Batch[] = [];
+  #items: Item[] = [];
   #queuedBytes = 0;
   #ended = false;
   #failure: { reason: unknown } | undefined;
@@ -20,13 +18,14 @@ export class BatchQueue<Batch extends DescriptorBatch = DescriptorBatch> {
     return this.#queuedBytes;
   }
 
-  /** Resolves once there was room. A batch larger than the whole limit passes when it is alone. */
-  async push(batch: Batch): Promise<void> {
-    const bytes = bytesOf(batch);
-    while (this.#queuedBytes > 0 && this.#queuedBytes + bytes > this.#maxQueuedBytes) await this.#change();
+  /** Resolves once there was room. An item larger than the whole limit passes when it is alone. */
+  async push(item: Item): Promise<void> {
+    const { byteLength } = item;
+    while (this.#queuedBytes > 0 && this.#queuedBytes + byteLength > this.#maxQueuedBytes)
+      await this.#change();
     this.#throwIfFailed();
-    this.#batches.push(batch);
-    this.#queuedBytes += bytes;
+    this.#items.push(item);
+    this.#queuedBytes += byteLength;
     this.#notify();
   }
 
@@ -37,19 +36,26 @@ export class BatchQueue<Batch extends DescriptorBatch = DescriptorBatch> {
 
   fail(reason: unknown): void {
     this.#failure ??= { reason };
-    this.#batches = [];
+    this.#items = [];
     this.#queuedBytes = 0;
     this.#notify();
   }
 
-  /** Next batch, or undefined once the reader has ended and all were taken. */
-  async take(): Promise<Batch | undefined> {
-    while (this.#batches.length === 0 && !this.#ended && !this.#failure) await this.#change();
+  /** Next item, or undefined once the reader has ended and all were taken. */
+  async take(): Promise<Item | undefined> {
+    while (this.#items.length === 0 && !this.#ended && !this.#failure) await this.#change();
     this.#throwIfFailed();
-    const batch = this.#batches.shift();
-    if (batch) this.#queuedBytes -= bytesOf(batch);
+    return this.takeNow(Number.POSITIVE_INFINITY);
+  }
+
+  /** Next item where one of at most `maxBytes` waits. */
+  takeNow(maxBytes: number): Item | undefined {
+    const next = this.#items[0];
+    if (next === undefined || next.byteLength > maxBytes) return undefined;
+    this.#items.shift();
+    this.#queuedBytes -= next.byteLength;
     this.#notify();
-    return batch;
+    return next;
   }
 
   #throwIfFailed(): void {
@@ -65,8 +71,4 @@ export class BatchQueue<Batch extends DescriptorBatch = DescriptorBatch> {
     this.#waiters = [];
     for (const wake of waiters) wake();
   }
-}
-
-function bytesOf(batch: DescriptorBatch): number {
-  return batch.vectors.byteLength + batch.faceIds.byteLength;
 }

@@ -16,13 +16,15 @@ export interface BuildContext {
   storage: IndexStorage;
   engine: EngineAdapter;
   memoryLimitBytes: number;
+  /** At which the list is read at most, unless its engine would wait; 0 or left out: no limit. */
+  snapshotBytesPerS?: number;
   report: (phase: Progress["phase"], done: number, total: number) => void;
   nowMs: () => number;
   log: JobLog;
   signal: AbortSignal;
 }
 
-/** An index in memory that equals the list at `revision`, ready to be published. `keyed` is owned by the receiver. */
+/** An index that equals the list at `revision`, ready to be published. `keyed` is owned by the receiver. */
 export interface BuiltIndex {
   keyed: KeyedIndex;
   content: Pick<

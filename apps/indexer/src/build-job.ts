@@ -25,7 +25,7 @@ export async function runBuild(
     signal,
   });
   return withStaging(staging, log, async () => {
-    const built = await buildInMemory(context);
+    const built = await buildIndex(context, staging.vectorsPath);
     try {
       if (built.keyed.count === 0) throw emptyList(request);
       await checkListStands(context);
@@ -41,13 +41,13 @@ export async function runBuild(
   });
 }
 
-async function buildInMemory(context: BuildContext): Promise<BuiltIndex> {
+async function buildIndex(context: BuildContext, vectorsPath: string): Promise<BuiltIndex> {
   if (context.request.mode === "update") {
     const update = await updateFromFeed(context);
     if ("built" in update) return update.built;
     context.log.info({ reason: update.rebuildBecause }, "cannot update, rebuilding instead");
   }
-  return rebuildFromSnapshot(context);
+  return rebuildFromSnapshot(context, vectorsPath);
 }
 
 function stagedContent(request: BuildRequest, built: BuiltIndex): StagedContent {

@@ -17,36 +17,42 @@ const diskReserveBytes = 64 * mebibyte;
 
 export interface BuildNeed {
   engineBytes: number;
-  vectorsBytes: number;
+  /** Vectors that may wait for the engine in memory. */
+  waitingBytes: number;
   memoryBytes: number;
   diskBytes: number;
 }
 
 /**
- * What building `capacity` faces takes at its peak, upper estimates. Vectors that were read and wait give their pages
- * back as the engine takes them, and the index is opened for verification by another process once this one is gone:
- * so the larger of engine and vectors counts, once. On disk lie the engine's files (with full precision, where it keeps
- * that apart, which its memory holds too) and the ids; verifying makes no copy.
+ * What building `capacity` faces takes at its peak, upper estimates. `spooled`: vectors go from Postgres into their
+ * file on the disk, and are not in memory. Else those that were read and wait give their pages back as the engine takes
+ * them: so the larger of engine and vectors counts, once. For verification the index is opened by another process once
+ * this one is gone. On disk lie the engine's files, which hold what the engine does that has full precision in memory,
+ * and the ids; verifying makes no copy. Throws `out_of_memory` where the engine can hold no index of so many.
  */
 export function estimateNeed(
   engine: Pick<EngineAdapter, "estimateMemoryBytes"> & Partial<Pick<EngineAdapter, "name">>,
   request: Pick<BuildRequest, "dim" | "params">,
   capacity: number,
+  { spooled = false }: { spooled?: boolean } = {},
 ): BuildNeed {
-  const engineBytes = engine.estimateMemoryBytes({
+  const shape = {
     dim: request.dim,
     capacity,
     params: { m: request.params.m, efConstruction: request.params.ef_construction },
-  });
+  };
+  const wholeBytes = engine.estimateMemoryBytes(shape);
+  const engineBytes = spooled ? engine.estimateMemoryBytes({ ...shape, spooled }) : wholeBytes;
   const vectorsBytes = capacity * (request.dim * Float32Array.BYTES_PER_ELEMENT + uuidBytes);
+  const waitingBytes = spooled ? 0 : vectorsBytes;
   return {
     engineBytes,
-    vectorsBytes,
+    waitingBytes,
     memoryBytes:
       processBaseBytes[engine.name ?? defaults.engine] +
-      Math.max(engineBytes, vectorsBytes) +
+      Math.max(engineBytes, waitingBytes) +
       capacity * tableBytesPerFace,
-    diskBytes: engineBytes + capacity * uuidBytes + diskReserveBytes,
+    diskBytes: wholeBytes + capacity * uuidBytes + diskReserveBytes,
   };
 }
 
@@ -66,7 +72,7 @@ export async function preflight(need: BuildNeed, limits: PreflightLimits): Promi
     throw new LimError(
       "out_of_memory",
       `${what} need about ${inMib(need.memoryBytes)} of memory (index ${inMib(need.engineBytes)}, vectors ` +
-        `${inMib(need.vectorsBytes)}), the limit is ${inMib(limits.memoryLimitBytes)}; raise LIM_BUILD_MEMORY_LIMIT_MB`,
+        `that wait ${inMib(need.waitingBytes)}), the limit is ${inMib(limits.memoryLimitBytes)}; raise LIM_BUILD_MEMORY_LIMIT_MB`,
     );
   const freeBytes = await freeDiskBytes(limits.storageRoot, "index storage");
   if (need.diskBytes > freeBytes)

@@ -1,27 +1,23 @@
-import type { DescriptorBatch } from "@lim/faces-db";
 import { describe, expect, it } from "vitest";
 import { BatchQueue } from "../src/batch-queue.ts";
 
-const batch = (id: number): DescriptorBatch => ({
-  count: 1,
-  faceIds: new Uint8Array(16).fill(id),
-  vectors: new Float32Array(21),
-});
 const batchBytes = 100;
+const batch = (id: number) => ({ id, byteLength: batchBytes });
+type Batch = ReturnType<typeof batch>;
 
 describe("queue between reading and inserting", () => {
   it("hands batches over in order and then ends", async () => {
-    const queue = new BatchQueue({ maxQueuedBytes: 10 * batchBytes });
+    const queue = new BatchQueue<Batch>({ maxQueuedBytes: 10 * batchBytes });
     for (const id of [1, 2, 3]) await queue.push(batch(id));
     queue.end();
     const ids = [];
-    for (let next = await queue.take(); next; next = await queue.take()) ids.push(next.faceIds[0]);
+    for (let next = await queue.take(); next; next = await queue.take()) ids.push(next.id);
     expect(ids).toEqual([1, 2, 3]);
     expect(queue.queuedBytes).toBe(0);
   });
 
   it("I10 makes the reader wait at its limit and lets it go on as batches are taken", async () => {
-    const queue = new BatchQueue({ maxQueuedBytes: 2 * batchBytes });
+    const queue = new BatchQueue<Batch>({ maxQueuedBytes: 2 * batchBytes });
     await queue.push(batch(1));
     await queue.push(batch(2));
     let pushed = false;
@@ -36,19 +32,29 @@ describe("queue between reading and inserting", () => {
   });
 
   it("passes a batch that is larger than the limit when it is alone", async () => {
-    const queue = new BatchQueue({ maxQueuedBytes: 1 });
+    const queue = new BatchQueue<Batch>({ maxQueuedBytes: 1 });
     await queue.push(batch(1));
-    expect((await queue.take())?.count).toBe(1);
+    expect((await queue.take())?.id).toBe(1);
+  });
+
+  it("gives what waits at once, if it is small enough", async () => {
+    const queue = new BatchQueue<Batch>({ maxQueuedBytes: 3 * batchBytes });
+    expect(queue.takeNow(batchBytes)).toBeUndefined();
+    await queue.push(batch(1));
+    await queue.push(batch(2));
+    expect([queue.takeNow(batchBytes - 1), queue.takeNow(batchBytes)?.id]).toEqual([undefined, 1]);
+    expect((await queue.take())?.id).toBe(2);
+    expect(queue.queuedBytes).toBe(0);
   });
 
   it("tells either side of the other's failure", async () => {
-    const queue = new BatchQueue({ maxQueuedBytes: batchBytes });
+    const queue = new BatchQueue<Batch>({ maxQueuedBytes: batchBytes });
     const taking = queue.take();
     queue.fail(new Error("connection lost"));
     await expect(taking).rejects.toThrow("connection lost");
     await expect(queue.push(batch(1))).rejects.toThrow("connection lost");
 
-    const full = new BatchQueue({ maxQueuedBytes: batchBytes });
+    const full = new BatchQueue<Batch>({ maxQueuedBytes: batchBytes });
     await full.push(batch(1));
     const pushing = full.push(batch(2));
     full.fail(new Error("engine failed"));

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { openFacesDb } from "@lim/faces-db";
 import { connectSql, freePort, type SqlClient, startPostgres } from "@lim/local-servers";
 import { eventually, type FlakyProxy, startFlakyProxy } from "@lim/testkit";
-import { availableEngines, loadEngine } from "@lim/vector-index";
+import { availableEngines, type EngineAdapter, loadEngine, type VectorIndex } from "@lim/vector-index";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { rebuildFromSnapshot } from "../src/rebuild.ts";
 import { createHolder, type Holder } from "./holding.ts";
@@ -142,73 +142,72 @@ describe("reading and inserting", () => {
 
   it.each(engineNames)("engine %s inserts while Postgres keeps back what is left", async (name) => {
     const gate = Promise.withResolvers<void>();
-    const engine = await loadEngine(name);
-    const request = buildRequest(listId, { engine: name });
+    let first = Number.POSITIVE_INFINITY;
     let inserted = 0;
-    const built = await rebuildFromSnapshot(
-      await contextOf(stack, request, {
-        engine: {
-          ...engine,
-          estimateMemoryBytes: (options) => engine.estimateMemoryBytes(options),
-          load: (options) => engine.load(options),
-          async create(options) {
-            const index = await engine.create(options);
-            const add = index.add.bind(index);
-            index.add = async (positions, ...rest) => {
-              await add(positions, ...rest);
-              inserted += positions.length;
-              if (inserted >= 512) gate.resolve();
-            };
-            return index;
-          },
-        },
-        db: {
-          ...stack.db,
-          async openSnapshot(options) {
-            const snapshot = await stack.db.openSnapshot(options);
-            // The third batch comes only once two have been inserted: a build that waited for the whole list would hang.
-            const batches = async function* () {
-              let sent = 0;
-              for await (const batch of snapshot.batches) {
-                if (sent++ === 2) await gate.promise;
-                yield batch;
-              }
-            };
-            return { ...snapshot, batches: batches(), close: () => snapshot.close() };
-          },
-        },
-      }),
-    );
+    const engine = inserting(await loadEngine(name), async (rows, insert) => {
+      await insert();
+      inserted += rows;
+      if (inserted >= first) gate.resolve();
+    });
+    const db: Stack["db"] = {
+      ...stack.db,
+      async openSnapshot(options) {
+        const snapshot = await stack.db.openSnapshot(options);
+        // The rest comes only once the first batch was inserted: a build that waited for the whole list would hang.
+        const batches = async function* () {
+          for await (const batch of snapshot.batches) {
+            if (first !== Number.POSITIVE_INFINITY) await gate.promise;
+            else first = batch.count;
+            yield batch;
+          }
+        };
+        return { ...snapshot, batches: batches(), close: () => snapshot.close() };
+      },
+    };
+    const context = await contextOf(stack, buildRequest(listId, { engine: name }), { engine, db });
+    const built = await rebuildFromSnapshot(context, join(stack.scratch, `${name}.kept-back`));
+    expect(first).toBeLessThan(faces);
     expect(built.keyed.count).toBe(faces);
     await built.keyed.close();
   });
 
   it.each(engineNames)("Postgres is read to the end while engine %s stands still", async (name) => {
     const drained = Promise.withResolvers<void>();
-    const engine = await loadEngine(name);
-    const built = await rebuildFromSnapshot(
-      await contextOf(stack, buildRequest(listId, { engine: name }), {
-        report: (phase) => {
-          if (phase === "build") drained.resolve();
-        },
-        engine: {
-          ...engine,
-          estimateMemoryBytes: (options) => engine.estimateMemoryBytes(options),
-          load: (options) => engine.load(options),
-          async create(options) {
-            const index = await engine.create(options);
-            const add = index.add.bind(index);
-            // Nothing is inserted before the transaction has ended: a reader that waited for it would hang.
-            index.add = async (...args) => {
-              await drained.promise;
-              return add(...args);
-            };
-            return index;
-          },
-        },
-      }),
-    );
+    // Nothing is inserted before the transaction has ended: a reader that waited for it would hang.
+    const engine = inserting(await loadEngine(name), async (_rows, insert) => {
+      await drained.promise;
+      await insert();
+    });
+    const report = (phase: string) => {
+      if (phase === "build") drained.resolve();
+    };
+    const context = await contextOf(stack, buildRequest(listId, { engine: name }), { engine, report });
+    const built = await rebuildFromSnapshot(context, join(stack.scratch, `${name}.stands-still`));
     expect(built.keyed.count).toBe(faces);
     await built.keyed.close();
   });
 });
+
+/** The engine, whose insertions `around` carries out. */
+function inserting(
+  engine: EngineAdapter,
+  around: (rows: number, insert: () => Promise<void>) => Promise<void>,
+): EngineAdapter {
+  const wrapped = (index: VectorIndex): VectorIndex => {
+    const add = index.add.bind(index);
+    index.add = (positions, ...rest) => around(positions.length, () => add(positions, ...rest));
+    const addSpooled = index.addSpooled?.bind(index);
+    if (addSpooled) index.addSpooled = (rows, ...rest) => around(rows, () => addSpooled(rows, ...rest));
+    return index;
+  };
+  const createSpooled = engine.createSpooled?.bind(engine);
+  return {
+    name: engine.name,
+    version: engine.version,
+    readsVectors: engine.readsVectors,
+    estimateMemoryBytes: (options) => engine.estimateMemoryBytes(options),
+    load: (options) => engine.load(options),
+    create: async (options) => wrapped(await engine.create(options)),
+    ...(createSpooled && { createSpooled: async (options) => wrapped(await createSpooled(options)) }),
+  };
+}
