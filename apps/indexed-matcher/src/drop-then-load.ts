@@ -37,7 +37,11 @@ export async function dropThenLoad(
   const old = slot.current;
   if (!old) throw new LimError("internal", `label ${label} has nothing to drop`);
   const engine = await deps.loadAdapter(index.meta.engine.name);
-  deps.budget.assertFits(estimateLoadBytes(engine, index.meta), old.keyed.index.memoryBytes);
+  const oldEngine = await deps.loadAdapter(old.meta.engine.name);
+  deps.budget.assertFits(
+    estimateLoadBytes(engine, index.meta),
+    estimateLoadBytes(oldEngine, old.meta, old.keyed.index.slots),
+  );
   await deps.source.verify({ label, indexId, signal: whileServed });
   const before = await deps.storage.find({ label, indexId: old.meta.index_id, signal: whileServed });
   if (!(await deps.isServedElsewhere(label, whileServed)))
