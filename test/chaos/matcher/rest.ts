@@ -18,14 +18,16 @@ export interface RestDeps {
   db: FacesDb;
   storage: IndexStorage;
   redis: Redis;
-  fleet: Fleet;
+  fleet: Pick<Fleet, "members">;
   truths: ReadonlyMap<string, ListTruth>;
   findings: Findings;
   descriptorVersion: number;
 }
 
+const pollMs = 200;
+
 /** Faults and changes are over: every matcher serves every list from its newest index at its revision, and says so. */
-export async function judgeConvergence(deps: RestDeps): Promise<void> {
+export async function judgeConvergence(deps: RestDeps, limitMs = convergeLimitMs): Promise<void> {
   const startMs = performance.now();
   await eventually(
     "every matcher serves every list at its newest",
@@ -34,7 +36,7 @@ export async function judgeConvergence(deps: RestDeps): Promise<void> {
       if (missing.length > 0) throw new Error(missing.slice(0, 5).join("; "));
       return true;
     },
-    { timeoutMs: convergeLimitMs, intervalMs: 200 },
+    { timeoutMs: limitMs, intervalMs: pollMs },
   ).catch((error: unknown) => deps.findings.violation(textOf(error)));
   deps.findings.count("rest", `convergence after ${Math.round((performance.now() - startMs) / 1_000)} s`);
 }
@@ -78,9 +80,10 @@ async function whatIsMissing(deps: RestDeps): Promise<string[]> {
 
 /** Matchers still run: none holds a file of an index open. */
 export async function judgeOpenFiles(
-  fleet: Fleet,
+  fleet: Pick<Fleet, "members">,
   folders: readonly string[],
   findings: Findings,
+  limitMs = goneLimitMs,
 ): Promise<void> {
   if (process.platform !== "linux") {
     findings.skipped.add("open files: this system does not show them");
@@ -98,7 +101,7 @@ export async function judgeOpenFiles(
       if (open.length > 0) throw new Error(open.join(", "));
       return true;
     };
-    await eventually(`${service.name} holds no file of an index`, held, { timeoutMs: goneLimitMs }).catch(
+    await eventually(`${service.name} holds no file of an index`, held, { timeoutMs: limitMs }).catch(
       (error: unknown) => findings.violation(textOf(error)),
     );
   }
