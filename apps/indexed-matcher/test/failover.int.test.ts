@@ -12,6 +12,8 @@ import {
 } from "./harness.ts";
 
 const people = 300;
+/** Of the label keys of the one that is killed. */
+const ttlMs = 2_000;
 let harness: Harness;
 let listId: string;
 
@@ -25,7 +27,7 @@ afterAll(async () => {
 });
 
 test("I6, I8: a killed matcher's requests are answered by another, its keys expire; a stopped one leaves none", async () => {
-  const first = await harness.startMatcher();
+  const first = await harness.startMatcher({ LIM_LABEL_KEY_TTL_MS: String(ttlMs) });
   const second = await harness.startMatcher();
   expect((await announcers(harness, listId)).toSorted()).toEqual(
     [first.matcherId, second.matcherId].toSorted(),
@@ -37,21 +39,19 @@ test("I6, I8: a killed matcher's requests are answered by another, its keys expi
     );
     return texts.every((text) => /requests_total\{outcome="ok"\} [1-9]/.test(text)) || undefined;
   });
-  const killedAtMs = performance.now();
   first.process.kill("SIGKILL");
   await first.process.exited;
-  await eventually(
-    "the killed one's key is gone",
-    async () => ((await announcers(harness, listId)).length === 1 ? true : undefined),
-    { timeoutMs: 10_000 },
+  // Nobody but Redis ends it now.
+  expect(await harness.raw.pttl(`matching_label__${listId}__${first.matcherId}`)).toBeLessThanOrEqual(ttlMs);
+  await eventually("the killed one's key is gone", async () =>
+    (await announcers(harness, listId)).length === 1 ? true : undefined,
   );
-  expect(performance.now() - killedAtMs).toBeLessThan(2_000 + 500);
   expect(await announcers(harness, listId)).toEqual([second.matcherId]);
 
   const third = await harness.startMatcher();
-  const stopped = await Promise.all([second.process.stop(), goneAfterStop(second.matcherId)]);
-  expect(stopped).toHaveLength(2);
+  await second.process.stop();
   expect(await second.process.exited).toBe(0);
+  // Withdrawn, as it has not had the time to expire.
   expect(await announcers(harness, listId)).toEqual([third.matcherId]);
   const { replies, failures } = await load.stop();
   expect(failures).toEqual([]);
@@ -59,17 +59,6 @@ test("I6, I8: a killed matcher's requests are answered by another, its keys expi
   await third.process.stop();
   expect(await announcers(harness, listId)).toEqual([]);
 });
-
-async function goneAfterStop(matcherId: string): Promise<void> {
-  const stoppedAtMs = performance.now();
-  await eventually(
-    "key withdrawn",
-    async () => ((await announcers(harness, listId)).includes(matcherId) ? undefined : true),
-    { intervalMs: 10 },
-  );
-  // Withdrawn, not expired: the TTL is 2 s.
-  expect(performance.now() - stoppedAtMs).toBeLessThan(1_000);
-}
 
 test("I1: a matcher that starts catches up with what was committed since the index, before it announces itself", async () => {
   await harness.db.putFaces({
@@ -94,17 +83,11 @@ test("I1: a matcher that starts catches up with what was committed since the ind
 test("I9: Redis killed and started again: the matcher serves and announces again by itself", async () => {
   const matcher = await harness.startMatcher();
   await harness.redis.restart();
-  await eventually("announced again", async () => (await announcers(harness, listId))[0], {
-    timeoutMs: 15_000,
+  await eventually("announced again", async () => (await announcers(harness, listId))[0]);
+  await eventually("answers", async () => {
+    const reply = await harness.match(listId, vectorOf(5), { timeoutMs: 1_000 }).catch(() => undefined);
+    return reply?.result[0]?.[0] === faceIdOf("failover", 5) || undefined;
   });
-  await eventually(
-    "answers",
-    async () => {
-      const reply = await harness.match(listId, vectorOf(5), { timeoutMs: 1_000 }).catch(() => undefined);
-      return reply?.result[0]?.[0] === faceIdOf("failover", 5) || undefined;
-    },
-    { timeoutMs: 15_000 },
-  );
   await matcher.process.stop();
   expect(await matcher.process.exited).toBe(0);
 });
@@ -118,11 +101,9 @@ test("told to stop while Redis is dead and Postgres hangs, it ends in time and i
   proxy.pause();
   for (const pid of harness.redis.pids) process.kill(pid, "SIGKILL");
   try {
-    const askedAtMs = performance.now();
-    await matcher.process.stop({ graceMs: 20_000 });
+    await matcher.process.stop({ graceMs: 60_000 });
+    // Of one that is forced, after 15 s, it is another.
     expect(await matcher.process.exited).toBe(0);
-    // Before it would have been forced, after 15 s.
-    expect(performance.now() - askedAtMs).toBeLessThan(14_000);
   } finally {
     await proxy.close();
     await harness.redis.restart();

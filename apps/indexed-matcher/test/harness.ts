@@ -8,6 +8,7 @@ import {
   defaults,
   type EngineName,
   encodeDescriptor,
+  limits,
   type MatchReply,
   uuidBytes,
   writeUuid,
@@ -111,7 +112,8 @@ export async function startHarness(): Promise<Harness> {
           LIM_DESCRIPTOR_DIM: String(dim),
           LIM_RELOAD_PERIOD_MS: "150",
           LIM_REFRESH_PERIOD_MS: "50",
-          LIM_LABEL_KEY_TTL_MS: "2000",
+          // Nothing expires while a test looks: what is gone was withdrawn.
+          LIM_LABEL_KEY_TTL_MS: "600000",
           LIM_LABEL_KEY_RENEW_MS: "500",
           LIM_BATCH_SIZE: "16",
           // Whoever runs the tests may have one.
@@ -120,12 +122,11 @@ export async function startHarness(): Promise<Harness> {
         },
       });
       processes.push(started);
-      const line = await started.waitForLine(/indexed-matcher listening/, { timeoutMs: 20_000 });
+      const line = await started.waitForLine(/indexed-matcher listening/, { timeoutMs: 60_000 });
       const { url, matcher_id: matcherId } = JSON.parse(line) as { url: string; matcher_id: string };
       await eventually(
         "matcher is ready",
         async () => (await fetch(`${url}/readyz`)).status === 200 || undefined,
-        { timeoutMs: 20_000 },
       );
       return {
         process: started,
@@ -145,7 +146,7 @@ export async function startHarness(): Promise<Harness> {
         rid: randomUUID(),
         descriptor: options.descriptor ?? encodeDescriptor(vector, 1),
         limit: options.limit ?? 10,
-        timeoutMs: options.timeoutMs ?? 10_000,
+        timeoutMs: options.timeoutMs ?? limits.maxMatchTimeoutMs,
         ...(options.minRevision === undefined ? {} : { minRevision: options.minRevision }),
       });
     },

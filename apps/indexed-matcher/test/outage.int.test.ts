@@ -46,14 +46,17 @@ async function stateOf(): Promise<Record<string, unknown> | undefined> {
 }
 
 async function untilState(state: string): Promise<Record<string, unknown>> {
-  return eventually(
-    `label is ${state}`,
-    async () => {
-      const index = await stateOf();
-      return index?.state === state ? index : undefined;
-    },
-    { timeoutMs: 20_000 },
-  );
+  return eventually(`label is ${state}`, async () => {
+    const index = await stateOf();
+    return index?.state === state ? index : undefined;
+  });
+}
+
+/** A line that is written from now on: outages of before have said the same. */
+function nextLine(pattern: RegExp): () => Promise<string> {
+  const { lines } = matcher.process;
+  const from = lines.length;
+  return () => eventually(`line ${pattern}`, () => lines.slice(from).find((line) => pattern.test(line)));
 }
 
 test("I1: without Postgres matching goes on; what was committed meanwhile is found when it is back", async () => {
@@ -71,37 +74,34 @@ test("I1: without Postgres matching goes on; what was committed meanwhile is fou
     async () =>
       (await harness.match(listId, vectorOf(people))).result[0]?.[0] === faceIdOf("outage", people) ||
       undefined,
-    { timeoutMs: 20_000 },
   );
   expect((await load.stop()).failures).toEqual([]);
 });
 
 test("without the storage matching goes on, and a newer index is taken when it is back", async () => {
   const away = `${harness.storageRoot}.away`;
+  const told = nextLine(/cannot be compared/);
   await rename(harness.storageRoot, away);
-  await matcher.process.waitForLine(/cannot be compared/, { timeoutMs: 10_000 });
+  await told();
   expect((await harness.match(listId, vectorOf(7))).result[0]?.[0]).toBe(faceIdOf("outage", 7));
   await rename(away, harness.storageRoot);
   const next = await publishIndex(harness, harness.storage, listId);
-  await eventually("taken", async () => (await stateOf())?.index_id === next || undefined, {
-    timeoutMs: 20_000,
-  });
+  await eventually("taken", async () => (await stateOf())?.index_id === next || undefined);
 });
 
 test("an empty storage in the place of the real one, as of a volume that is not mounted, takes no index away", async () => {
   const away = `${harness.storageRoot}.away`;
   const served = await stateOf();
+  const told = nextLine(/is it mounted/);
   await rename(harness.storageRoot, away);
   await openIndexStorage({ root: harness.storageRoot });
-  await matcher.process.waitForLine(/is it mounted/, { timeoutMs: 10_000 });
+  await told();
   expect(await stateOf()).toMatchObject({ state: "serving", index_id: served?.index_id });
   expect((await harness.match(listId, vectorOf(8))).result[0]?.[0]).toBe(faceIdOf("outage", 8));
   await rm(harness.storageRoot, { recursive: true });
   await rename(away, harness.storageRoot);
   const next = await publishIndex(harness, harness.storage, listId);
-  await eventually("taken", async () => (await stateOf())?.index_id === next || undefined, {
-    timeoutMs: 20_000,
-  });
+  await eventually("taken", async () => (await stateOf())?.index_id === next || undefined);
 });
 
 test("a feed that no longer reaches back makes the label stale, in the open; the rebuilt index heals it", async () => {
