@@ -5,10 +5,13 @@ import { fileURLToPath } from "node:url";
 import { type EngineName, LimError } from "@lim/contracts";
 import { loadEngine } from "@lim/vector-index";
 import { expect, it } from "vitest";
-import { type CacheEvent, openIndexCache } from "../src/index.ts";
+import { type CacheEvent as Event, openIndexCache } from "../src/index.ts";
 import { build, idOf, openCounted, publish, tempFolder } from "./fixtures.ts";
 
 const script = fileURLToPath(new URL("./cache-user.ts", import.meta.url));
+/** What a process prints. */
+type CacheEvent = Event | { kind: "opened"; indexId: string };
+
 const label = idOf(1);
 /** Several chunks of a copy. */
 const faces = 6_000;
@@ -76,7 +79,8 @@ it("processes that want the same indexes at once read the storage once per index
   const ends = await Promise.all(users.map(({ ended }) => ended));
   expect(ends, users.map(({ errors }) => errors()).join("\n")).toEqual([0, 0, 0, 0]);
   const events = users.flatMap((user) => user.events());
-  const of = (kind: string) => events.filter((event) => event.kind === kind).map(({ indexId }) => indexId);
+  const of = (kind: CacheEvent["kind"]) =>
+    events.filter((event) => event.kind === kind).map(({ indexId }) => indexId);
   expect(of("storage_read").toSorted()).toEqual(indexIds);
   expect(of("fetched").toSorted()).toEqual(indexIds);
   expect(of("opened")).toHaveLength(8);
