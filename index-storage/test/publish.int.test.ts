@@ -138,6 +138,29 @@ describe("publishing and opening", () => {
     }
   });
 
+  it("I4: a removal mark set between the last look and the rename takes the index away again", async () => {
+    const { storage } = await openCounted(tempFolder());
+    const staging = await storage.stage({ label, indexId, attempt: 1 });
+    const { signal } = new AbortController();
+    // It is asked right before the rename, once meta.json is written.
+    let marked = false;
+    Object.defineProperty(signal, "aborted", {
+      get() {
+        const [work = ""] = readdirSync(staging.path);
+        if (!marked && existsSync(join(staging.path, work, "meta.json"))) {
+          writeFileSync(join(storage.root, ".removed", indexId), "");
+          marked = true;
+        }
+        return false;
+      },
+    });
+    const publishing = staging.publish(keyed, contentOf(label), { phases: {}, signal });
+    await expect(publishing).rejects.toMatchObject({ errorName: "build_cancelled" });
+    expect(marked).toBe(true);
+    expect(existsSync(join(storage.root, label, indexId))).toBe(false);
+    expect(readdirSync(join(storage.root, ".trash"))).toHaveLength(1);
+  });
+
   it("a second process with the same attempt fences the first one", async () => {
     const root = tempFolder();
     const { storage } = await openCounted(root);
@@ -324,12 +347,32 @@ describe("listing, removing, collecting", () => {
     await storage.collect();
     expect([existsSync(silent.path), existsSync(live.path)]).toEqual([false, true]);
     await expect(silent.touch()).rejects.toMatchObject({ errorName: "fenced" });
-    const inAnHour = await storage.collect({ nowMs: Date.now() + 11 * 60_000 });
-    expect([inAnHour.trash.length, inAnHour.staging.length, inAnHour.marks.length]).toEqual([1, 0, 0]);
+    const pastGrace = { nowMs: Date.now() + 11 * 60_000 };
+    const foreseen = await storage.collect({ ...pastGrace, dryRun: true });
+    expect([foreseen.trash.length, foreseen.staging.length, foreseen.marks.length]).toEqual([1, 0, 0]);
+    expect(readdirSync(join(storage.root, ".trash"))).toEqual(foreseen.trash);
+    expect(await storage.collect(pastGrace)).toEqual(foreseen);
     expect(readdirSync(join(storage.root, ".trash"))).toEqual([]);
     expect(await storage.isMarkedRemoved({ indexId })).toBe(true);
     expect((await storage.collect({ nowMs: Date.now() + 8 * 24 * 3_600_000 })).marks).toEqual([indexId]);
     expect(await storage.isMarkedRemoved({ indexId })).toBe(false);
+  });
+
+  it("spares a staging whose heart beats after it was found silent", async () => {
+    const { storage } = await openCounted(tempFolder());
+    const staging = await storage.stage({ label, indexId, attempt: 1 });
+    const old = new Date(Date.now() - 16 * 60_000);
+    utimesSync(staging.path, old, old);
+    const { signal } = new AbortController();
+    // It is asked for each folder that was found, before that is taken away.
+    Object.defineProperty(signal, "aborted", {
+      get() {
+        utimesSync(staging.path, new Date(), new Date());
+        return false;
+      },
+    });
+    expect((await storage.collect({ signal })).staging).toEqual([]);
+    await staging.touch();
   });
 
   it("what cannot be deleted does not keep the rest on the disk", async (test) => {
