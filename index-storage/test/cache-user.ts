@@ -13,7 +13,6 @@ const cache = openIndexCache({
   root: cacheRoot,
   storage,
   scratchDir,
-  times: { heartbeatMs: 100, staleMs: 1_500, pollMs: 20 },
   onEvent(event) {
     process.stdout.write(`${JSON.stringify(event)}\n`);
     if (event.kind === "storage_read" && die === "die") dieInTheMiddle();
