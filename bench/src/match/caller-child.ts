@@ -1,4 +1,7 @@
 // Process of callers: what they cost is told apart from what answers them.
+import { mkdir, writeFile } from "node:fs/promises";
+import { Session } from "node:inspector/promises";
+import { dirname } from "node:path";
 import { serveEngine } from "../engine/rpc.ts";
 import { readRows, rowsIn } from "../engine/vector-file.ts";
 import { type ClosedLoopFigures, closedLoop } from "../load/closed-loop.ts";
@@ -26,6 +29,9 @@ export interface CallerOperations {
   /** Requests at a rate, from now until `end`. */
   begin(args: { perS: number; seed: number }): Promise<void>;
   end(): Promise<OpenFigures>;
+  beginProfile(): Promise<void>;
+  /** Writes what the processor did since `beginProfile`. */
+  endProfile(args: { path: string }): Promise<void>;
 }
 
 const maxReasons = 3;
@@ -84,4 +90,19 @@ async function end(): Promise<OpenFigures> {
   return { ...figures, reasons };
 }
 
-serveEngine({ connect, call, begin, end } satisfies CallerOperations);
+const session = new Session();
+
+async function beginProfile(): Promise<void> {
+  session.connect();
+  await session.post("Profiler.enable");
+  await session.post("Profiler.start");
+}
+
+async function endProfile({ path }: { path: string }): Promise<void> {
+  const { profile } = await session.post("Profiler.stop");
+  session.disconnect();
+  await mkdir(dirname(path), { recursive: true });
+  await writeFile(path, JSON.stringify(profile));
+}
+
+serveEngine({ connect, call, begin, end, beginProfile, endProfile } satisfies CallerOperations);

@@ -72,11 +72,14 @@ export async function measureThroughput(run: Run, engine: EngineName): Promise<P
         durationMs: Math.min(warmUpMs, options.seconds * 500),
       };
       for (const { callers } of [plain, streams, matcher]) await callers.call("call", warm);
+      if (options.profile) await matcher.callers.call("beginProfile", undefined as never);
       const measured: Round[] = [];
       for (let round = 0; round < options.rounds; round++) {
         say(`${engine}: round ${round + 1} of ${options.rounds}`);
         measured.push(await measureRound(run, { bare, matcher, plain, streams }));
       }
+      const path = join(options.profile ?? "", `callers-${engine}.cpuprofile`);
+      if (options.profile) await matcher.callers.call("endProfile", { path });
       return measured;
     } finally {
       for (const close of closers.toReversed()) await close();

@@ -311,7 +311,7 @@ export interface MatchConsumer {
     handle: (batch: readonly MatchEntry[]) => Promise<void>,
     options: { signal: AbortSignal },
   ): Promise<void>;
-  /** Replies, acknowledges and deletes in one pipeline. */
+  /** Replies, acknowledges and deletes in one step. */
   reply(answers: readonly { entry: MatchEntry; reply: MatchReply }[]): Promise<void>;
   /** Waits for running batches, then deletes the consumer where its pending list is empty. */
   close(): Promise<void>;
