@@ -1,6 +1,9 @@
+import { setImmediate } from "node:timers/promises";
 import { LimError, readUuid, uuidBytes } from "@lim/contracts";
-import { createExactIndex, type KeyedIndex } from "@lim/vector-index";
+import type { KeyedIndex } from "@lim/vector-index";
+import { assertLive } from "./files.ts";
 import { storageLimits } from "./layout.ts";
+import { NearestByScan } from "./nearest.ts";
 
 /** Vectors of the recall sample that are read at once. */
 const readStepRows = 512;
@@ -55,7 +58,7 @@ export function recallSampleSize(count: number): number {
 
 /**
  * Recall@k of the index for some of its own vectors. Where `recallSampleSize` is all faces it is exact; above, better faces of
- * the sample that an answer lacks count for those that were not sampled.
+ * the sample that an answer lacks count for those that were not sampled. Holds a step of the sample in memory, not all.
  */
 export async function sampledRecall(
   keyed: KeyedIndex,
@@ -63,46 +66,40 @@ export async function sampledRecall(
   signal: AbortSignal | undefined,
 ): Promise<number> {
   const { recallK: limit, recallEf: ef, probeVectors } = storageLimits;
-  const { dim } = keyed.index;
   const positions = samplePositions(ids, recallSampleSize(keyed.count));
-  const exact = createExactIndex({ dim, capacity: positions.length });
-  try {
-    // In steps, so that the sample is in memory once.
-    for (let from = 0; from < positions.length; from += readStepRows) {
-      const step = positions.subarray(from, from + readStepRows);
-      const faceIds = new Uint8Array(step.length * uuidBytes);
-      step.forEach((position, i) => {
-        faceIds.set(ids.subarray(position * uuidBytes, (position + 1) * uuidBytes), i * uuidBytes);
-      });
-      const vectors = await keyed.index.read(step, { signal });
-      exact.upsertMany(faceIds, vectors);
-      // Copied; a collector would leave all steps lying about.
-      if (vectors.buffer instanceof ArrayBuffer) vectors.buffer.transfer(0);
-    }
-    const queryCount = Math.min(probeVectors, positions.length);
-    const asked = Uint32Array.from(
-      { length: queryCount },
-      (_, i) => positions[Math.floor((i * positions.length) / queryCount)] ?? 0,
-    );
-    const queries = await keyed.index.read(asked, { signal });
-    const [truth, answers] = await Promise.all([
-      exact.search(queries, { limit, signal }),
-      keyed.search(queries, { limit, ef, signal }),
-    ]);
-    const k = Math.min(limit, keyed.count);
-    const weight = keyed.count / positions.length;
-    let sum = 0;
-    truth.forEach((best, i) => {
-      const answer = answers[i] ?? [];
-      const held = new Set(answer.map(([faceId]) => faceId));
-      const worst = answer.length < k ? -1 : (answer.at(-1)?.[1] ?? -1);
-      const missed = best.filter(([faceId, s]) => !held.has(faceId) && s > worst + 1e-6).length;
-      sum += Math.max(0, 1 - (missed * weight) / k);
-    });
-    return queryCount === 0 ? 1 : sum / queryCount;
-  } finally {
-    await exact.close();
+  const queryCount = Math.min(probeVectors, positions.length);
+  if (queryCount === 0) return 1;
+  const asked = Uint32Array.from(
+    { length: queryCount },
+    (_, i) => positions[Math.floor((i * positions.length) / queryCount)] ?? 0,
+  );
+  const queries = await keyed.index.read(asked, { signal });
+  const answers = await keyed.search(queries, { limit, ef, signal });
+  const truth = new NearestByScan(queries, keyed.index.dim, limit);
+  for (let from = 0; from < positions.length; from += readStepRows) {
+    const step = positions.subarray(from, from + readStepRows);
+    const vectors = await keyed.index.read(step, { signal });
+    truth.offer(step, vectors);
+    // A collector would leave all steps lying about.
+    if (vectors.buffer instanceof ArrayBuffer) vectors.buffer.transfer(0);
+    await setImmediate();
+    assertLive(signal);
   }
+  const k = Math.min(limit, keyed.count);
+  const weight = keyed.count / positions.length;
+  let sum = 0;
+  answers.forEach((answer, i) => {
+    const held = new Set(answer.map(([faceId]) => faceId));
+    const worst = answer.length < k ? -1 : (answer.at(-1)?.[1] ?? -1);
+    const missed = truth
+      .of(i)
+      .filter(
+        ({ position, similarity }) =>
+          Math.min(1, Math.max(0, similarity)) > worst + 1e-6 && !held.has(readUuid(ids, position * uuidBytes)),
+      ).length;
+    sum += Math.max(0, 1 - (missed * weight) / k);
+  });
+  return sum / queryCount;
 }
 
 /**
