@@ -31,6 +31,7 @@ async function build(message: unknown, { signal, report }: ChildWork): Promise<B
     storage: await openIndexStorage({ root: order.storageRoot }),
     engine: await loadEngine(request.engine),
     memoryLimitBytes: order.memoryLimitBytes,
+    snapshotBytesPerS: order.snapshotBytesPerS,
     report,
     nowMs: () => performance.now(),
     log,

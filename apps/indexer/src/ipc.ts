@@ -17,6 +17,8 @@ export const buildOrderSchema = z.strictObject({
   databaseUrl: z.string(),
   storageRoot: z.string(),
   memoryLimitBytes: z.int().positive(),
+  /** At which its list is read at most; 0 = no limit. */
+  snapshotBytesPerS: z.int().min(0),
   logLevel: z.string(),
 });
 export type BuildOrder = z.infer<typeof buildOrderSchema>;

@@ -118,6 +118,7 @@ function createService(parts: {
           databaseUrl: config.databaseUrl,
           storageRoot: config.storageRoot,
           memoryLimitBytes: config.memoryLimitBytes,
+          snapshotBytesPerS: config.snapshotRateMbPerS * 1_000_000,
           logLevel: config.logLevel,
         },
         {

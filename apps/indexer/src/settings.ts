@@ -63,7 +63,7 @@ const shape = {
   snapshotRateMbPerS: {
     env: "LIM_SNAPSHOT_RATE_MB_S",
     schema: wholeNumber(0, 100_000)
-      .default(48)
+      .default(defaults.snapshotRateMbPerS)
       .describe(
         "MB/s at which a build reads its list from Postgres at most, unless its engine would wait; 0 = as fast as it comes",
       ),

@@ -23,6 +23,7 @@ it("I10 a build process that does not end after its last word is killed, and its
       databaseUrl: "postgres://127.0.0.1/none",
       storageRoot: "none",
       memoryLimitBytes: 2 ** 40,
+      snapshotBytesPerS: 0,
       logLevel: "silent",
     },
     { module: fileURLToPath(new URL("./fixtures/lingering-build.mjs", import.meta.url)), exitGraceMs: 100 },

@@ -47,6 +47,8 @@ interface SnapshotFigures {
   statement: string;
   /** Of one reading. */
   snapshotSeconds: number[];
+  /** Processor time of the reading process for one reading. */
+  snapshotCpuSeconds: number[];
   psql: string | undefined;
   /** Without what its start and end cost. */
   psqlSeconds: number[];
@@ -64,9 +66,9 @@ async function alternate(run: Run, reader: EngineProcess<DrainOperations>): Prom
   const psql = await findPsql(run.options.psql);
   const { postgresUrl: databaseUrl } = run;
   const drained = async () => {
-    const { rows, seconds } = await reader.call("drain", args);
+    const { rows, seconds, cpuSeconds } = await reader.call("drain", args);
     if (rows !== faces) throw new Error(`the snapshot had ${rows} rows of ${faces}`);
-    return seconds;
+    return { seconds, cpuSeconds };
   };
   const copied = async (text: string, times: number) =>
     (await runPsql(psql ?? "", { databaseUrl, statement: text, times, count: false, signal })).seconds;
@@ -81,11 +83,13 @@ async function alternate(run: Run, reader: EngineProcess<DrainOperations>): Prom
   await drained();
   const start = median(starts);
   const snapshotSeconds: number[] = [];
+  const snapshotCpuSeconds: number[] = [];
   const psqlSeconds: number[] = [];
   for (let round = 0; round < run.options.snapshotRounds; round++) {
-    let seconds = 0;
-    for (let i = 0; i < times; i++) seconds += await drained();
-    snapshotSeconds.push(seconds / times);
+    const readings = [];
+    for (let i = 0; i < times; i++) readings.push(await drained());
+    snapshotSeconds.push(readings.reduce((sum, { seconds }) => sum + seconds, 0) / times);
+    snapshotCpuSeconds.push(readings.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0) / times);
     if (psql !== undefined) psqlSeconds.push(((await copied(statement, times)) - start) / times);
   }
   return {
@@ -93,6 +97,7 @@ async function alternate(run: Run, reader: EngineProcess<DrainOperations>): Prom
     payloadBytes,
     statement,
     snapshotSeconds,
+    snapshotCpuSeconds,
     psql,
     psqlSeconds,
     psqlStartSeconds: psql === undefined ? undefined : start,
@@ -107,7 +112,7 @@ export async function measureSnapshot(run: Run): Promise<PartResult> {
     "snapshot",
     (reader) => alternate(run, reader),
   );
-  const { faces, payloadBytes, snapshotSeconds, psqlSeconds, psql } = figures;
+  const { faces, payloadBytes, snapshotSeconds, snapshotCpuSeconds, psqlSeconds, psql } = figures;
   const mbPerS = (seconds: readonly number[]) => (payloadBytes / 1e6 / median(seconds)).toFixed(0);
   const ratio = ratios(psqlSeconds, snapshotSeconds);
   return {
@@ -118,6 +123,10 @@ export async function measureSnapshot(run: Run): Promise<PartResult> {
         head: ["", "figure"],
         rows: [
           ["openSnapshot, rows counted", mbPerS(snapshotSeconds)],
+          [
+            "processor time of the reader, ms a MB",
+            ((1e3 * median(snapshotCpuSeconds)) / (payloadBytes / 1e6)).toFixed(2),
+          ],
           psql === undefined
             ? ["psql", "not on this system"]
             : [`COPY … TO STDOUT by ${psql}, output dropped`, mbPerS(psqlSeconds)],

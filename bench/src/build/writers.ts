@@ -1,5 +1,6 @@
 // Part "writers": single-row commits per second with a snapshot beside them and without, in windows that take turns.
 import { randomUUID } from "node:crypto";
+import { defaults } from "@lim/contracts";
 import { type FacesDb, openFacesDb } from "@lim/faces-db";
 import { faceGenerator } from "../engine/data-worker.ts";
 import { median, quantile, ratios, type Spread, spreadOf } from "../engine/figures.ts";
@@ -10,15 +11,20 @@ import { descriptorVersion, settleDatabase } from "./lists.ts";
 import { largestList, type PartResult, type Run, snapshotArgs, stepSignal, withProcess } from "./run.ts";
 
 const facesPerWriter = 64;
-const kinds = ["none", "open", "drained"] as const;
-/** What is beside the writers: nothing, a snapshot that is open and not read, one that is read at full speed. */
+const kinds = ["none", "open", "paced", "drained"] as const;
+/**
+ * What is beside the writers: nothing, a snapshot that is open and not read, one that is read at the pace of an indexer,
+ * which is judged, and one that is read at full speed.
+ */
 type Kind = (typeof kinds)[number];
 
 const kindTexts: Record<Kind, string> = {
   none: "no snapshot",
   open: "one open, not read",
+  paced: `read at ${defaults.snapshotRateMbPerS} MB/s, again and again`,
   drained: "read at full speed, again and again",
 };
+const bytesPerS = defaults.snapshotRateMbPerS * 1e6;
 
 interface WindowFigures {
   commitsPerS: number;
@@ -110,6 +116,7 @@ async function window(
   const { windowMs: durationMs } = run.options;
   const args = { ...snapshotArgs(run, largestList(run)), durationMs };
   const beside = async () => {
+    if (kind === "paced") return (await reader.call("drainFor", { ...args, bytesPerS })).rows;
     if (kind === "drained") return (await reader.call("drainFor", args)).rows;
     if (kind === "open") await reader.call("holdFor", args);
     return 0;
@@ -133,7 +140,7 @@ async function measureCount(
     const { listId, faces: firstPerson } = largestList(run);
     const writers = await Writers.create(db, listId, { writers: count, dim, seed, firstPerson });
     await settleDatabase(run.postgresUrl);
-    const windows: Record<Kind, WindowFigures[]> = { none: [], open: [], drained: [] };
+    const windows: Record<Kind, WindowFigures[]> = { none: [], open: [], paced: [], drained: [] };
     // Connections, plans and caches are made before anything counts.
     await writers.write(windowMs / 2, run.signal);
     for (let round = 0; round < rounds; round++) {
@@ -155,8 +162,13 @@ function compare(windows: Record<Kind, WindowFigures[]>) {
   const slowedBy = (kind: Kind) => 1 - median(speeds(kind)) / alone;
   const ratioOf = (kind: Kind) => ratios(speeds(kind), speeds("none"));
   return {
-    slowed: { none: 0, open: slowedBy("open"), drained: slowedBy("drained") },
-    ratios: { none: undefined, open: ratioOf("open"), drained: ratioOf("drained") },
+    slowed: { none: 0, open: slowedBy("open"), paced: slowedBy("paced"), drained: slowedBy("drained") },
+    ratios: {
+      none: undefined,
+      open: ratioOf("open"),
+      paced: ratioOf("paced"),
+      drained: ratioOf("drained"),
+    },
     noise: spreadOf(speeds("none").map((speed) => speed / alone)),
   };
 }
@@ -203,7 +215,7 @@ export async function measureWriters(run: Run): Promise<PartResult> {
       },
     ],
     goals: figures.flatMap(({ writers, slowed }) =>
-      writersFigure(`${writers} writer${writers > 1 ? "s" : ""}, ${where}`, slowed.drained),
+      writersFigure(`${writers} writer${writers > 1 ? "s" : ""}, ${where}`, slowed.paced),
     ),
   };
 }

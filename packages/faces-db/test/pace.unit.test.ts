@@ -20,8 +20,8 @@ it("a pace is kept over any chunks, and made up for where timers are late", () =
     fc.property(chunks, fc.integer({ min: 0, max: 4 }), (sizes, lateMs) => {
       const atPaceMs = (1_000 * sizes.reduce((sum, bytes) => sum + bytes, 0)) / bytesPerS;
       const ms = read(sizes, { lateMs });
-      // 20 ms of credit and 5 that are not worth a wait.
-      expect(ms).toBeGreaterThanOrEqual(atPaceMs - 26);
+      // 50 ms of credit, and 20 that are not worth a wait.
+      expect(ms).toBeGreaterThanOrEqual(atPaceMs - 71);
       expect(ms).toBeLessThanOrEqual(atPaceMs + lateMs + 1);
     }),
   );
@@ -31,7 +31,7 @@ it("a pace waits for nothing in a hurry, and owes nothing for it afterwards", ()
   expect(read(Array(100).fill(100_000), { inHurry: () => true })).toBe(0);
   let asked = 0;
   const ms = read([100_000, 100_000, 10_000], { inHurry: () => ++asked <= 2 });
-  expect(ms).toBeLessThanOrEqual(10);
+  expect(ms).toBeLessThanOrEqual(25);
 });
 
 it("a pace asks again during a long wait whether there is any hurry", () => {

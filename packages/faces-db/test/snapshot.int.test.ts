@@ -142,7 +142,7 @@ describe("snapshots", () => {
     pacedMs = performance.now() - pacedMs;
     expect(rows).toBe(bigCount);
     // What was on its way when the hurry ended, and the pace's own credit.
-    const leastBytes = pacedRows * bigDim * 4 - bytesPerS / 20;
+    const leastBytes = pacedRows * bigDim * 4 - bytesPerS / 10;
     expect(pacedMs).toBeGreaterThan((leastBytes * 1000) / bytesPerS);
     await untilNoTransaction();
   });
