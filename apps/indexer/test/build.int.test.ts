@@ -241,15 +241,21 @@ describe("update mode", () => {
     await Promise.all([updated.keyed.close(), rebuilt.keyed.close()]);
   });
 
-  it("rebuilds within the same task where there is no base, or the feed does not reach back to it", async () => {
+  it("rebuilds within the same task where there is no fitting base, or the feed does not reach back to it", async () => {
     const listId = await createList(stack.db, 50);
     const first = update(listId);
     expect((await build(first)).error).toBeNull();
     expect((await stack.storage.find({ indexId: first.task_id }))?.meta.build.mode).toBe("rebuild");
+    const finer = { ...update(listId), params: { m: 8, ef_construction: 100 } };
+    expect((await build(finer)).error).toBeNull();
+    expect((await stack.storage.find({ indexId: finer.task_id }))?.meta).toMatchObject({
+      params: finer.params,
+      build: { mode: "rebuild" },
+    });
     await putPersons(stack.db, listId, 50, 10);
     await putPersons(stack.db, listId, 60, 10);
     await stack.db.compactFeed({ listId, keepMs: 0 });
-    const second = update(listId);
+    const second = { ...update(listId), params: finer.params };
     expect((await build(second)).error).toBeNull();
     expect((await stack.storage.find({ indexId: second.task_id }))?.meta).toMatchObject({
       count: 70,
