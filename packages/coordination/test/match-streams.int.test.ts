@@ -226,6 +226,15 @@ describe("limits", () => {
     await emptied();
   });
 
+  it("fails alone where its match stream is a key of another type", async () => {
+    await streams.consume();
+    const label = randomUUID();
+    await fixture.raw.set(streams.stream(label), "text");
+    const [refused, answered] = await Promise.allSettled([streams.request({ label }), streams.request()]);
+    expect(refused).toMatchObject({ status: "rejected", reason: { errorName: "internal" } });
+    expect(answered).toMatchObject({ status: "fulfilled", value: { status_code: 200 } });
+  });
+
   it("rejects at its deadline where nobody answers, and takes its entry back", async () => {
     await expect(streams.request({ timeoutMs: 200 })).rejects.toMatchObject({ errorName: "request_expired" });
     await eventually("an empty stream", async () =>
@@ -284,8 +293,10 @@ describe("I11: what is malformed is answered where it can be, and harms nobody",
     await fixture.raw.xadd(victim, "*", "a", "b");
     const wrongType = `lim_reply:${randomUUID()}`;
     await fixture.raw.set(wrongType, "text");
+    const usedUp = `lim_reply:${randomUUID()}`;
+    await fixture.raw.xadd(usedUp, "18446744073709551615-18446744073709551615", "a", "b");
     await streams.consume();
-    for (const target of [victim, wrongType, `lim_reply:${randomUUID()}`])
+    for (const target of [victim, wrongType, usedUp, `lim_reply:${randomUUID()}`])
       await fixture.raw.xadd(
         streams.stream(),
         "*",

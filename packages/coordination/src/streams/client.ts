@@ -1,24 +1,29 @@
 import { randomUUID } from "node:crypto";
 import { LimError, limits, type MatchReply, parseMatchReply } from "@lim/contracts";
-import type { Redis } from "ioredis";
+import { type Redis, ReplyError } from "ioredis";
 import { blockingClient, commandClient } from "../connection.ts";
 import { abortable, abortedError, pause, redisFailure } from "../failures.ts";
 import { fixedKeys, Keys } from "../keys.ts";
 import type { Log } from "../log.ts";
+import { loadScript, runScript } from "../lua.ts";
 import type { Cancellable, KeyNames, MatchClient, MatchRequest, RedisConnection } from "../port.ts";
 import { maxUnreadReplies } from "./replies.ts";
 
 /** Requests in flight; past it a request is refused (overloaded). */
 export const maxPendingRequests = maxUnreadReplies / 4;
-/** Requests of one pipeline. */
+/** Requests of one command. */
 const maxSendBatch = 256;
 const maxReadReplies = 512;
+/** Replies that were read stay on the stream until so many, or nobody's request is answered for a while. */
+const trimEvery = 256;
 const blockMs = 1_000;
 const retryAfterErrorMs = 200;
 /** A reply stream outlives its client by this much. */
 const replyStreamTtlMs = limits.maxMatchTimeoutMs * 2;
 /** How often the stream's life is prolonged, which is also how soon its loss (a flush, a restart) is noticed. */
 const keepAliveEveryMs = 1_000;
+
+const askScript = loadScript("stream_ask", (reply) => reply as string[]);
 
 interface Pending {
   request: MatchRequest;
@@ -43,6 +48,7 @@ class StreamMatchClient implements MatchClient {
   #opened: Promise<void> | undefined;
   #reader: Promise<void> | undefined;
   #lastReadId = "0-0";
+  #untrimmed = 0;
   #keptAliveAtMs = 0;
 
   constructor(options: { redis: RedisConnection; keys: KeyNames; log?: Log }) {
@@ -123,23 +129,32 @@ class StreamMatchClient implements MatchClient {
 
   async #sendBatch(batch: readonly Pending[]): Promise<void> {
     const now = performance.now();
-    const live = batch.filter(
-      (pending) => this.#pending.get(pending.request.rid) === pending && pending.deadlineMs > now,
-    );
-    if (live.length === 0) return;
-    const pipeline = this.#client.pipeline();
-    for (const pending of live)
-      pipeline.xadd(
-        this.#keys.matchStream(pending.request.label),
-        "*",
-        ...this.#fieldsOf(pending.request, Math.ceil(pending.deadlineMs - now)),
-      );
+    const byLabel = new Map<string, Pending[]>();
+    for (const pending of batch) {
+      const { rid, label } = pending.request;
+      if (this.#pending.get(rid) !== pending || pending.deadlineMs <= now) continue;
+      const same = byLabel.get(label);
+      if (same) same.push(pending);
+      else byLabel.set(label, [pending]);
+    }
+    await Promise.all([...byLabel].map(([label, live]) => this.#sendTo(label, live, now)));
+  }
+
+  async #sendTo(label: string, live: readonly Pending[], now: number): Promise<void> {
+    const args: (string | Buffer | number)[] = [];
+    for (const pending of live) {
+      const fields = this.#fieldsOf(pending.request, Math.ceil(pending.deadlineMs - now));
+      args.push(fields.length, ...fields);
+    }
     try {
-      const results = await pipeline.exec();
+      const written = await runScript(this.#client, askScript, {
+        keys: [this.#keys.matchStream(label)],
+        args,
+      });
       live.forEach((pending, at) => {
-        const [error, id] = results?.[at] ?? [];
-        if (error) pending.settle(redisFailure(error, "match request"));
-        else pending.entryId = String(id);
+        const id = written[at] ?? "";
+        if (id.startsWith("!")) pending.settle(redisFailure(new ReplyError(id.slice(1)), "match request"));
+        else pending.entryId = id;
       });
     } catch (thrown) {
       const failure = redisFailure(thrown, "match request");
@@ -215,18 +230,28 @@ class StreamMatchClient implements MatchClient {
 
   async #readOnce(blocking: Redis): Promise<void> {
     const from = this.#lastReadId;
-    const pipeline = blocking.pipeline();
-    // What was read is deleted on the way to the next read, in the same write.
-    if (from !== "0-0") pipeline.xtrim(this.#replyStream, "MINID", idAfter(from));
-    pipeline.xread("COUNT", maxReadReplies, "BLOCK", blockMs, "STREAMS", this.#replyStream, from);
+    if (this.#untrimmed >= trimEvery) {
+      this.#untrimmed = 0;
+      // Travels with the next read; where it fails the read says so too.
+      blocking.xtrim(this.#replyStream, "MINID", idAfter(from)).catch(() => {});
+    }
+    const read = blocking.xread(
+      "COUNT",
+      maxReadReplies,
+      "BLOCK",
+      blockMs,
+      "STREAMS",
+      this.#replyStream,
+      from,
+    );
     // Disconnecting alone would not settle it while Redis is away.
-    const results = await abortable(pipeline.exec(), this.#stop.signal);
-    const [error, streams] = results?.at(-1) ?? [];
-    if (error) throw error;
+    const streams = await abortable(read, this.#stop.signal);
+    if (!streams && this.#untrimmed > 0) this.#untrimmed = trimEvery;
     // Recovered meanwhile: a new stream may count from an earlier clock.
     if (this.#lastReadId !== from) return;
-    for (const [id, fields] of (streams as [string, [string, string[]][]][] | null)?.[0]?.[1] ?? []) {
+    for (const [id, fields] of streams?.[0]?.[1] ?? []) {
       this.#lastReadId = id;
+      this.#untrimmed++;
       if (fields[0] === "reply" && fields[1] !== undefined) this.#accept(fields[1]);
     }
   }
