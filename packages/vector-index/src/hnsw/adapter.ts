@@ -102,7 +102,7 @@ class HnswAdapter implements EngineAdapter {
       HnswIndex.load(files.index, { rows, signal, ...(rowsPath === undefined ? {} : { rowsPath }) }),
     );
     try {
-      index.assertHolds({ dim, m: params.m, isLive, live: slots - removed.length });
+      await index.assertHolds({ dim, m: params.m, isLive, live: slots - removed.length });
       return index;
     } catch (thrown) {
       await index.close();

@@ -188,17 +188,20 @@ export class PositionedHnsw implements VectorIndex {
     return { vectors };
   }
 
-  /** Throws `index_refused` unless it holds exactly the live positions. `isLive`: one byte a position, 1 = live. */
-  assertHolds(expected: { dim: number; m: number; isLive: Uint8Array; live: number }): void {
+  /** Rejects with `index_refused` unless it holds exactly the live positions. `isLive`: one byte a position, 1 = live. */
+  async assertHolds(expected: { dim: number; m: number; isLive: Uint8Array; live: number }): Promise<void> {
     const refuse = (what: string) => new LimError("index_refused", `the engine's file has ${what}`);
     const { dim, m, isLive, live } = expected;
     if (this.dim !== dim) throw refuse(`${this.dim} dimensions, not ${dim}`);
     if (this.own.m !== m) throw refuse(`m = ${this.own.m}, not ${m}`);
     if (this.own.metric !== "ip") throw refuse(`metric ${this.own.metric}, not ip`);
     if (this.count !== live) throw refuse(`${this.count} vectors, not ${live}`);
-    // As many keys, all distinct, and each a live position: then they are the live positions.
-    for (const key of this.own.keys())
-      if (isLive[key] !== 1) throw refuse(`a vector at ${key}, which is past the end or removed`);
+    // As many vectors as live positions, and one at each of these: then there are no others.
+    for (let position = 0; position < isLive.length; position++) {
+      if (isLive[position] === 1 && !this.own.has(position)) throw refuse(`no vector at ${position}`);
+      if (position % vectorIndexLimits.fillSliceIds === vectorIndexLimits.fillSliceIds - 1)
+        await setImmediate();
+    }
   }
 
   close(): Promise<void> {
