@@ -122,6 +122,19 @@ describe("leaving and sweeping", () => {
     expect(await fixture.raw.exists(stream)).toBe(1);
   });
 
+  it("takes the stream though a dead consumer is named in it, but not one that holds entries", async () => {
+    await fixture.raw.xgroup("CREATECONSUMER", stream, group, "other");
+    await upkeep.leave(label, 60_000);
+    expect(await fixture.raw.exists(stream)).toBe(1);
+    const [id = ""] = await deliver("other", 1, 0);
+    await fixture.raw.xdel(stream, id);
+    await upkeep.leave(label, 0);
+    expect(await fixture.raw.exists(stream)).toBe(1);
+    await fixture.raw.xack(stream, group, id);
+    await upkeep.leave(label, 0);
+    expect(await fixture.raw.exists(stream)).toBe(0);
+  });
+
   it("cuts off what nobody can wait for any more, and nothing younger", async () => {
     const clock = new RedisClock(redis, undefined);
     await clock.ready(new AbortController().signal);

@@ -13,6 +13,8 @@ export const abandonedAfterMs = limits.defaultMatchTimeoutMs / 2;
 const handedBackIdleMs = 3_600_000;
 /** A consumer that asked for nothing for so long belongs to a dead process. */
 const deadConsumerIdleMs = 60_000;
+/** A living consumer that holds nothing reads every second. */
+const silentConsumerIdleMs = 10_000;
 /** Entries below what can still be alive are cut off, this far below. */
 const trimMarginMs = 30_000;
 /** Abandoned entries that one claim looks at. */
@@ -92,9 +94,12 @@ export class StreamUpkeep {
     });
   }
 
-  /** Deletes this consumer where it holds nothing. */
-  async leave(label: string): Promise<void> {
-    await runScript(this.#client, leaveScript, { keys: [this.#keys.matchStream(label)], args: this.#who() });
+  /** Deletes this consumer where it holds nothing, and with the last one the stream. */
+  async leave(label: string, silentMs = silentConsumerIdleMs): Promise<void> {
+    await runScript(this.#client, leaveScript, {
+      keys: [this.#keys.matchStream(label)],
+      args: [...this.#who(), silentMs],
+    });
   }
 
   /** Deletes dead consumers that hold nothing, and entries so old that nobody waits for them. */
