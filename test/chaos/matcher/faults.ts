@@ -22,6 +22,8 @@ const kinds = {
   FLUSHALL: 8,
   "Redis restarted, empty": 5,
   "Redis restarted, kept": 5,
+  "Redis killed": 4,
+  "Redis stalled": 5,
   "Postgres restarted": 5,
   "Postgres cut": 8,
   "Postgres stalled": 5,
@@ -40,9 +42,10 @@ export const faultKinds = Object.keys(kinds) as readonly FaultKind[];
 const stopMs = { least: 500, most: 6_500 } as const;
 const outageMs = { least: 100, most: 4_000 } as const;
 const awayMs = { least: 200, most: 2_500 } as const;
-const calmMs = { least: 0, most: 1_200 } as const;
+const calmMs = { least: 0, most: 800 } as const;
 /** Others of a fault that goes on in the background, e.g. a paused matcher. */
-const together = 0.3;
+const together = 0.5;
+const mostTogether = 3;
 const vanishAfterMs = 400;
 const burst = { least: 50, most: 300 } as const;
 const changes = { least: 200, most: 600 } as const;
@@ -78,7 +81,8 @@ export async function driveFaults(
   while (!signal.aborted && (wanted === undefined || todo.length > 0)) {
     const kind = only ?? todo.shift() ?? draw(chances);
     // Poison is judged by what becomes of its neighbours: nothing else may harm them meanwhile.
-    if (kind === "poison" || running.size > 1) await Promise.all(running);
+    if (kind === "poison") await Promise.all(running);
+    else if (running.size >= mostTogether) await Promise.race(running);
     findings.event({ kind });
     const fault = act(deps, kind).finally(() => running.delete(fault));
     running.add(fault);
@@ -92,12 +96,22 @@ export async function driveFaults(
   return done;
 }
 
+const turns = new Map<string, Promise<void>>();
+
+/** Faults at one server come one after another. */
 async function act(deps: FaultDeps, kind: FaultKind): Promise<void> {
-  try {
-    await faults[kind](deps, kind);
-  } catch (error) {
-    deps.findings.violation(`${kind}: ${textOf(error)}`);
-  }
+  const server = /Postgres/.test(kind) ? "postgres" : /Redis|FLUSHALL/.test(kind) ? "redis" : undefined;
+  const before = server && turns.get(server);
+  const own = (async () => {
+    await before;
+    try {
+      await faults[kind](deps, kind);
+    } catch (error) {
+      deps.findings.violation(`${kind}: ${textOf(error)}`);
+    }
+  })();
+  if (server) turns.set(server, own);
+  await own;
 }
 
 function draw(chances: Chances): FaultKind {
@@ -161,9 +175,22 @@ const endMatcher: Fault = async (deps) => {
 const loseRedis: Fault = async ({ redis, raw, troubles }, kind) => {
   const over = troubles.begin("redis");
   try {
-    if (kind !== "Redis restarted, kept") await raw.flushall();
+    if (kind === "FLUSHALL" || kind === "Redis restarted, empty") await raw.flushall();
+    if (kind === "Redis killed") for (const pid of redis.pids) process.kill(pid, "SIGKILL");
     if (kind !== "FLUSHALL") await redis.restart();
   } finally {
+    over();
+  }
+};
+
+const stallRedis: Fault = async ({ redis, troubles, chances }) => {
+  const over = troubles.begin("redis");
+  const pids = [...redis.pids];
+  for (const pid of pids) process.kill(pid, "SIGSTOP");
+  try {
+    await sleep(chances.between(outageMs.least, outageMs.most));
+  } finally {
+    for (const pid of pids) process.kill(pid, "SIGCONT");
     over();
   }
 };
@@ -267,6 +294,8 @@ const faults: Record<FaultKind, Fault> = {
   FLUSHALL: loseRedis,
   "Redis restarted, empty": loseRedis,
   "Redis restarted, kept": loseRedis,
+  "Redis killed": loseRedis,
+  "Redis stalled": stallRedis,
   "Postgres restarted": restartPostgres,
   "Postgres cut": restartPostgres,
   "Postgres stalled": restartPostgres,

@@ -42,7 +42,7 @@ export interface Fleet {
 export interface FleetOptions {
   servers: Servers;
   size: number;
-  env: Readonly<Record<string, string>>;
+  env: (place: number) => Readonly<Record<string, string>>;
   served: ServedWatch;
   findings: Findings;
   troubles: Troubles;
@@ -81,7 +81,7 @@ export async function openFleet(options: FleetOptions): Promise<Fleet> {
         kind: "indexed-matcher",
         name: `matcher-${i + 1}`,
         servers: options.servers,
-        env: { ...options.env, LIM_CHAOS_POISON: "armed" },
+        env: { ...options.env(i), LIM_CHAOS_POISON: "armed" },
         nodeArgs: ["--import", hook],
         chances: options.chances(i),
         findings,

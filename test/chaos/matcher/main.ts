@@ -44,8 +44,9 @@ const options: ChaosOptions = {
   ...(line.has("json") ? {} : { log: (text: string) => console.error(text) }),
 };
 console.error(`seed ${options.seed}`);
-// Redis keeps what it has over a restart that is to be survived, a flush before it makes it an empty one.
-const report = await withWorld((world) => runChaos(world, options), { redisArgs: ["--appendonly", "yes"] });
+// Redis keeps what it has over a restart, and what it has told of over a kill; a flush before makes it an empty one.
+const redisArgs = ["--appendonly", "yes", "--appendfsync", "no"];
+const report = await withWorld((world) => runChaos(world, options), { redisArgs });
 await finish(report, line, { defaultPath: defaultReport, print });
 
 function print(report: ChaosReport): void {

@@ -177,7 +177,11 @@ async function setUp(world: World, options: ChaosOptions, findings: Findings, ma
   const fleet = await openFleet({
     ...{ servers, served, findings, troubles, redis },
     size: options.matchers,
-    env: matcherEnv({ storageRoot, scratchDir, mark }),
+    env: (place) => ({
+      ...matcherEnv({ storageRoot, scratchDir, mark }),
+      // All but one share a cache folder.
+      ...(place === 0 ? {} : { LIM_MATCHER_CACHE: join(world.dir, "cache") }),
+    }),
     chances: (place) => chancesOf(options.seed, 3, place),
   });
   await Promise.all(fleet.members.map((member) => fleet.start(member)));
