@@ -25,7 +25,7 @@ import {
 import { isMarked } from "./marks.ts";
 import { formatMeta, readPublished } from "./meta.ts";
 import { type LoadAdapter, verifyPublished } from "./opening.ts";
-import type { OnPhase, PublishedIndex, SaveOptions, StagedContent, Staging } from "./port.ts";
+import type { PublishedIndex, SaveOptions, StagedContent, Staging } from "./port.ts";
 import { knownPath, metaOf, type SavedIndex, type StagedNames, verifySaved, writeSaved } from "./saved.ts";
 
 /** What a work folder that was taken away may look like from inside. */
@@ -232,14 +232,22 @@ class StagedAttempt implements Staging {
       await assertNotRemoved(this.context.layout, this.indexId);
       const { signal, onPhase = () => {} } = options;
       const phases = { ...saved.build.phases };
+      // Beside the verification, which only reads them: the disk has until its end. It fails what it fails in `store`.
+      const files = dataFilesOf(saved.files).map(({ name }) => join(this.work, name));
+      const stored = Promise.allSettled(files.map((path) => syncPath(path)));
       const { recall, hashed } = await timed(phases, "verify", async () =>
         verifySaved(this.names, saved, await this.context.loadAdapter(saved.engine.name), {
           signal,
           onOpened: () => onPhase("verify", 2, verifySteps),
         }),
-      );
+      ).catch(async (failure) => {
+        await stored;
+        throw failure;
+      });
       onPhase("verify", verifySteps, verifySteps);
-      await timed(phases, "store", () => this.store(saved, onPhase));
+      onPhase("store", 0, files.length);
+      await timed(phases, "store", () => allOf(stored));
+      onPhase("store", files.length, files.length);
       onPhase("publish", 0, 1);
       await hashed.assertUntouched();
       const published = await this.reveal(metaOf(saved, { recall, phases }), signal);
@@ -271,13 +279,6 @@ class StagedAttempt implements Staging {
         `content says ${content.engine}, the index is ${keyed.index.engine.name}`,
       );
     if (keyed.count === 0) throw new LimError("empty_list", "an index without faces is not published");
-  }
-
-  private async store(saved: SavedIndex, onPhase: OnPhase): Promise<void> {
-    const files = dataFilesOf(saved.files);
-    onPhase("store", 0, files.length);
-    await Promise.all(files.map(({ name }) => syncPath(join(this.work, name))));
-    onPhase("store", files.length, files.length);
   }
 
   /** Meta last, then one atomic rename between two looks for a removal mark. */
@@ -364,6 +365,10 @@ class StagedAttempt implements Staging {
       cause: thrown,
     });
   }
+}
+
+async function allOf(settled: Promise<PromiseSettledResult<void>[]>): Promise<void> {
+  for (const result of await settled) if (result.status === "rejected") throw result.reason;
 }
 
 async function timed<T>(phases: Record<string, number>, phase: string, work: () => Promise<T>): Promise<T> {
