@@ -1,12 +1,13 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { type IndexMeta, isLimError, LimError } from "@lim/contracts";
 import { loadEngine } from "@lim/vector-index";
 import { CacheLayout, discardEntry, listEntries, removeLeftovers, touch } from "./cache-entries.ts";
 import type { CacheContents, CacheEvent, IndexCache } from "./cache-port.ts";
-import { digestFile, errorCode, exists, namesIn } from "./files.ts";
+import { CopyWriteError, copyDigested } from "./copying.ts";
+import { errorCode, exists, namesIn } from "./files.ts";
 import { type HostLock, HostLocks, type HostLockTimes } from "./host-lock.ts";
 import { dataFilesOf, fileNames, folderId, Layout, sizeOf } from "./layout.ts";
 import { byNewestFirst } from "./listing.ts";
@@ -233,16 +234,13 @@ class FolderCache implements IndexCache {
     this.onEvent({ kind: "storage_read", indexId });
     try {
       for (const { name, ...expected } of dataFilesOf(meta.files)) {
-        const file = await onCache("making a file", () => open(join(copy, name), "wx", 0o600));
-        try {
-          const sink = async (chunk: Uint8Array) => {
-            await onCache(`writing ${name}`, () => file.writeFile(chunk));
-            lock.moved();
-          };
-          assertDigest(name, await digestFile(join(from, name), { signal, sink }), expected);
-        } finally {
-          await onCache(`closing ${name}`, () => file.close());
-        }
+        const onProgress = () => lock.moved();
+        const copying = copyDigested(join(from, name), join(copy, name), { signal, onProgress });
+        const digest = await copying.catch((thrown: unknown) => {
+          if (thrown instanceof CopyWriteError) throw new CacheFault(`writing ${name}: ${thrown.message}`);
+          throw thrown;
+        });
+        assertDigest(name, digest, expected);
       }
       const sealed = await readFile(join(from, fileNames.meta));
       await onCache("writing meta", () => writeFile(join(copy, fileNames.meta), sealed));

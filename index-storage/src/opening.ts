@@ -1,8 +1,9 @@
-import { mkdir, mkdtemp, open, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { type EngineName, type IndexMeta, LimError } from "@lim/contracts";
 import { type EngineAdapter, type EngineFiles, type KeyedIndex, openKeyedIndex } from "@lim/vector-index";
+import { CopyWriteError, copyDigested } from "./copying.ts";
 import { digestFile, exists, type FileDigest, isMissing, namesIn, storageError } from "./files.ts";
 import { type DataFile, dataFilesOf, fileNames, type Layout, storageLimits } from "./layout.ts";
 import { isMarked } from "./marks.ts";
@@ -143,14 +144,11 @@ async function copyVerified(
   const ids = await readVerified(idsPath, fileNames.ids, meta.files[fileNames.ids], { signal, keep: true });
   const copied = async (name: DataFile, expected: FileDigest) => {
     const copyPath = join(scratch, name);
-    const copying = <T>(work: () => Promise<T>) => scratched(dirname(scratch), expected.size, work);
-    const copy = await copying(() => open(copyPath, "wx", 0o600));
-    try {
-      const sink = (chunk: Uint8Array) => copying(() => copy.writeFile(chunk));
-      assertDigest(name, await digestFile(join(folder, name), { signal, sink }), expected);
-    } finally {
-      await copy.close();
-    }
+    const digest = await copyDigested(join(folder, name), copyPath, { signal }).catch((thrown: unknown) => {
+      if (!(thrown instanceof CopyWriteError)) throw thrown;
+      return scratched(dirname(scratch), expected.size, () => Promise.reject(thrown.cause));
+    });
+    assertDigest(name, digest, expected);
     return copyPath;
   };
   const index = await copied(fileNames.index, meta.files[fileNames.index]);

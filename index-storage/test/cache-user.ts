@@ -1,4 +1,4 @@
-import { globSync, statSync } from "node:fs";
+import { globSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openIndexCache, openIndexStorage } from "../src/index.ts";
 
@@ -20,11 +20,9 @@ const cache = openIndexCache({
 });
 
 function dieInTheMiddle(): void {
-  const halfWay = globSync(join(cacheRoot, ".fetching", "*", "vectors.dat")).some(
-    (path) => statSync(path).size > 0,
-  );
-  if (halfWay) process.kill(process.pid, "SIGKILL");
-  setImmediate(dieInTheMiddle);
+  for (const folder of globSync(join(cacheRoot, ".fetching", "*")))
+    writeFileSync(join(folder, "index.dat"), "half");
+  process.kill(process.pid, "SIGKILL");
 }
 
 await Promise.all(

@@ -13,13 +13,11 @@ const script = fileURLToPath(new URL("./cache-user.ts", import.meta.url));
 type CacheEvent = Event | { kind: "opened"; indexId: string };
 
 const label = idOf(1);
-/** Several chunks of a copy. */
-const faces = 6_000;
 
-async function published(count: number, n = 300) {
+async function published(count: number) {
   const folder = tempFolder();
   const { storage, scratch } = await openCounted(join(folder, "storage"));
-  const keyed = await build(n);
+  const keyed = await build(300);
   const indexIds = Array.from({ length: count }, (_, i) => idOf(10 + i));
   const indexes = [];
   for (const [i, indexId] of indexIds.entries())
@@ -74,7 +72,7 @@ function spoil(storageRoot: string): void {
 }
 
 it("processes that want the same indexes at once read the storage once per index", async () => {
-  const { storage, indexIds, cacheRoot } = await published(2, faces);
+  const { storage, indexIds, cacheRoot } = await published(2);
   const users = Array.from({ length: 4 }, () => startUser(storage.root, cacheRoot, indexIds));
   const ends = await Promise.all(users.map(({ ended }) => ended));
   expect(ends, users.map(({ errors }) => errors()).join("\n")).toEqual([0, 0, 0, 0]);
@@ -100,7 +98,7 @@ it("processes that want the same indexes at once read the storage once per index
 });
 
 it("kill -9 in the middle of a copy: another process takes over, no partial entry is seen, nothing is left", async () => {
-  const { storage, indexIds, cacheRoot } = await published(1, faces);
+  const { storage, indexIds, cacheRoot } = await published(1);
   const victim = startUser(storage.root, cacheRoot, indexIds, "die");
   expect(await victim.ended).toBe("SIGKILL");
   expect(existsSync(join(cacheRoot, label))).toBe(false);
