@@ -112,6 +112,7 @@ export async function driveFaults(deps: FaultDeps): Promise<void> {
   }
 }
 
+const publishPhases: ReadonlySet<string> = new Set(["verify", "store", "publish"]);
 const isPublisher = ({ commandLine }: SeenProcess) => commandLine.includes("publish");
 
 /** Phases that are waited for; without one, a fault comes at any moment after the start of a build. */
@@ -140,6 +141,8 @@ async function meetBuild(
     const children = (await slot.children()).filter(wants);
     if (children.length === 0) continue;
     const { task_id: taskId = null, list_id: listId = null, attempt = null } = state ?? {};
+    // Spare processes of an indexer that builds nothing.
+    if (taskId === null) continue;
     return { children, taskId, listId, attempt, phase: state?.progress?.phase ?? "start" };
   }
   return undefined;
@@ -188,6 +191,8 @@ const killChild: Fault = async (deps, kind) => {
       : await meetBuild(deps, (child) => !isPublisher(child));
   const victim = deps.chances.pick(met?.children ?? []);
   if (!met || !victim) return false;
+  // A spare that waits for the build process to end.
+  if (isPublisher(victim) && !publishPhases.has(met.phase)) return false;
   const atReveal =
     kind === "SIGKILL publish" && deps.chances.hits(0.5) && (await untilMetaIsWritten(deps, met));
   if (!(await signalProcess(victim, "SIGKILL"))) return false;
