@@ -19,6 +19,8 @@ export type CopyReply =
 
 const port = parentPort;
 if (!port) throw new Error("copy-worker runs as a worker thread only");
+// One for all copies: a thread with so little of its own seldom collects what it has dropped.
+let chunk = new Uint8Array();
 const tell = (reply: CopyReply) => port.postMessage(reply);
 
 class WriteError extends Error {}
@@ -38,7 +40,7 @@ function writeAll(fd: number, bytes: Uint8Array): void {
 function copy({ id, from, to, chunkBytes, stop }: CopyRequest): CopyReply {
   const stopped = new Int32Array(stop);
   const hash = createHash("sha256");
-  const chunk = new Uint8Array(chunkBytes);
+  if (chunk.length !== chunkBytes) chunk = new Uint8Array(chunkBytes);
   const source = openSync(from, "r");
   try {
     const target = writing(() => openSync(to, "wx", 0o600));

@@ -220,6 +220,8 @@ export async function announcers(harness: Harness, listId: string): Promise<stri
 }
 
 export interface Load {
+  /** Replies so far. */
+  readonly answered: number;
   /** Replies in the order of their requests, of one caller after another. */
   stop(): Promise<{ replies: MatchReply[]; failures: string[] }>;
 }
@@ -251,6 +253,9 @@ export function startLoad(harness: Harness, listId: string, callers: number, peo
   };
   const running = Promise.all(Array.from({ length: callers }, (_, caller) => call(caller)));
   return {
+    get answered() {
+      return replies.length;
+    },
     async stop() {
       stopped = true;
       await running;
