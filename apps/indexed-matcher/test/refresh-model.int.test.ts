@@ -9,6 +9,7 @@ import {
   createFilledList,
   type Harness,
   publishIndex,
+  type RunningMatcher,
   startHarness,
   vectorOf,
 } from "./harness.ts";
@@ -22,14 +23,15 @@ const people = 1_200;
 const writers = 3;
 const facesPerWriter = 60;
 const callers = 6;
-const answersWanted = 900;
+const answersWanted = 600;
 const mostPerTransaction = 10;
 
 const engineNames = await availableEngines();
 let harness: Harness;
+let matcher: RunningMatcher;
 beforeAll(async () => {
   harness = await startHarness();
-  await harness.startMatcher();
+  matcher = await harness.startMatcher();
 });
 afterAll(async () => {
   await harness?.close();
@@ -163,3 +165,33 @@ test.each(engineNames)(
     });
   },
 );
+
+test("with refresh off an index stays at its revision, and who wants a later one is told that it is behind", async () => {
+  await matcher.process.stop();
+  const space = "off";
+  const listId = await createFilledList(harness, space, 20);
+  await publishIndex(harness, harness.storage, listId);
+  const own = await harness.startMatcher({ LIM_REFRESH_ENABLED: "false" });
+  await eventually("served", async () => (await announcers(harness, listId))[0]);
+  await harness.db.putFaces({
+    listIds: [listId],
+    descriptorVersion: 1,
+    faces: [{ faceId: faceIdOf(space, 20), vector: vectorOf(20) }],
+  });
+  const ahead = await harness.match(listId, vectorOf(20), { minRevision: 21 });
+  expect(ahead).toMatchObject({ error: { error_code: 26304 }, result: [], revision: 20 });
+  const now = await harness.match(listId, vectorOf(20), { limit: 20 });
+  expect(now).toMatchObject({ error: null, revision: 20 });
+  expect(now.result.map(([faceId]) => faceId)).not.toContain(faceIdOf(space, 20));
+  expect(own.process.lines.filter((line) => line.includes("Refresh index for"))).toEqual([]);
+  // A newer index is taken all the same.
+  const newer = await publishIndex(harness, harness.storage, listId);
+  await eventually("replaced", async () => {
+    const { index_id } = await harness.match(listId, vectorOf(0));
+    return index_id === newer || undefined;
+  });
+  expect(await harness.match(listId, vectorOf(20), { minRevision: 21 })).toMatchObject({
+    error: null,
+    revision: 21,
+  });
+});
