@@ -3,7 +3,7 @@ import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { type IndexMeta, isLimError, LimError } from "@lim/contracts";
-import { loadEngine } from "@lim/vector-index";
+import { type EngineOptions, loadEngine } from "@lim/vector-index";
 import { CacheLayout, discardEntry, listEntries, removeLeftovers, touch } from "./cache-entries.ts";
 import type { CacheContents, CacheEvent, IndexCache } from "./cache-port.ts";
 import { CopyWriteError, copyDigested } from "./copying.ts";
@@ -99,10 +99,11 @@ class FolderCache implements IndexCache {
     this.onEvent = options.onEvent ?? (() => {});
   }
 
-  open(of: Named): Promise<OpenedIndex> {
+  open(of: Named & EngineOptions): Promise<OpenedIndex> {
+    const engine = of.rerank && { rerank: of.rerank };
     return this.withEntry(
       of,
-      ({ label, indexId, signal }) => openPublished(this.opening, label, indexId, signal),
+      ({ label, indexId, signal }) => openPublished(this.opening, label, indexId, signal, engine),
       () => this.storage.open(of),
     );
   }

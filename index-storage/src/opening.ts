@@ -2,7 +2,13 @@ import { mkdir, mkdtemp, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { type EngineName, type IndexMeta, LimError } from "@lim/contracts";
-import { type EngineAdapter, type EngineFiles, type KeyedIndex, openKeyedIndex } from "@lim/vector-index";
+import {
+  type EngineAdapter,
+  type EngineFiles,
+  type EngineOptions,
+  type KeyedIndex,
+  openKeyedIndex,
+} from "@lim/vector-index";
 import { CopyWriteError, copyDigested } from "./copying.ts";
 import { digestFile, exists, type FileDigest, isMissing, namesIn, storageError } from "./files.ts";
 import { type DataFile, dataFilesOf, fileNames, type Layout, storageLimits } from "./layout.ts";
@@ -11,7 +17,7 @@ import { readPublished } from "./meta.ts";
 import type { OpenedIndex } from "./port.ts";
 import { removedPositions, samplePositions, selfFoundShare } from "./probe.ts";
 
-export type LoadAdapter = (name: EngineName) => Promise<EngineAdapter>;
+export type LoadAdapter = (name: EngineName, options?: EngineOptions) => Promise<EngineAdapter>;
 
 function scratchName(): string {
   return `lim-open.${encodeURIComponent(hostname())}.${process.pid}.`;
@@ -200,6 +206,7 @@ export async function openPublished(
   label: string,
   indexId: string,
   signal: AbortSignal | undefined,
+  engineOptions: EngineOptions = {},
 ): Promise<OpenedIndex> {
   const { layout, scratchDir, loadAdapter } = context;
   const { meta } = await published(layout, label, indexId);
@@ -209,7 +216,7 @@ export async function openPublished(
   });
   let keyed: KeyedIndex | undefined;
   try {
-    const adapter = await loadAdapter(meta.engine.name);
+    const adapter = await loadAdapter(meta.engine.name, engineOptions);
     const withVectors = adapter.readsVectors;
     const folder = layout.index(label, indexId);
     const copy = await copyVerified(folder, meta, { scratch, withVectors, signal });

@@ -1,5 +1,5 @@
 import type { BuildMode, EngineName, IndexMeta, SkippedCounts } from "@lim/contracts";
-import type { KeyedIndex } from "@lim/vector-index";
+import type { EngineOptions, KeyedIndex } from "@lim/vector-index";
 import type { SavedIndex } from "./saved.ts";
 
 export interface Cancellable {
@@ -114,10 +114,11 @@ export interface IndexStorage {
   find(options: Cancellable & { indexId: string; label?: string }): Promise<PublishedIndex | undefined>;
   /**
    * Meta validated → sizes and hashes verified (over a private copy, so that what is loaded is what was
-   * hashed) → loaded into a new object → count, dim and a probe checked.
+   * hashed) → loaded into a new object → count, dim and a probe checked. `rerank`: where full precision is held, if
+   * not as the storage was told to load engines.
    * Throws index_refused, or not_found where it vanished meanwhile.
    */
-  open(options: Cancellable & { label: string; indexId: string }): Promise<OpenedIndex>;
+  open(options: Cancellable & EngineOptions & { label: string; indexId: string }): Promise<OpenedIndex>;
   /** Reads every byte and compares it with meta, without loading. Throws index_refused. */
   verify(options: Cancellable & { label: string; indexId: string }): Promise<IndexMeta>;
   /** Leaves a removal mark first, so that a late attempt cannot publish the id again; then renames into .trash/. */

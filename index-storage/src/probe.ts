@@ -95,7 +95,8 @@ export async function sampledRecall(
       .of(i)
       .filter(
         ({ position, similarity }) =>
-          Math.min(1, Math.max(0, similarity)) > worst + 1e-6 && !held.has(readUuid(ids, position * uuidBytes)),
+          Math.min(1, Math.max(0, similarity)) > worst + 1e-6 &&
+          !held.has(readUuid(ids, position * uuidBytes)),
       ).length;
     sum += Math.max(0, 1 - (missed * weight) / k);
   });

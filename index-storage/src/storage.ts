@@ -56,9 +56,15 @@ export function createStorage(context: StorageContext): IndexStorage {
         if (await isMarked(layout, id)) return undefined;
         return find(layout, id, label === undefined ? undefined : folderId("label", label), signal);
       }),
-    open: ({ label, indexId, signal }) =>
+    open: ({ label, indexId, signal, rerank }) =>
       guarded("opening an index", () =>
-        openPublished(context, folderId("label", label), folderId("index id", indexId), signal),
+        openPublished(
+          context,
+          folderId("label", label),
+          folderId("index id", indexId),
+          signal,
+          rerank && { rerank },
+        ),
       ),
     verify: ({ label, indexId, signal }) =>
       guarded("verifying an index", () =>

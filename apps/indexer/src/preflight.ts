@@ -6,8 +6,8 @@ export const mebibyte = 1024 * 1024;
 
 /**
  * Measured, whatever the size of the list: the build process with Node, its libraries, the engine's threads and read
- * buffers (150 MB with engine hnsw), and the publish process that waits for its turn meanwhile (88 MB). When that one
- * works, the first is gone, and its recall sample takes no more than that.
+ * buffers (105 to 150 MB with engine hnsw), and the publish process that waits for its turn meanwhile (75 to 88 MB). When
+ * that one works, the first is gone.
  */
 const processBaseBytes: Record<EngineName, number> = { hnsw: 240 * mebibyte, hnswlib: 184 * mebibyte };
 /** Tables of ids and keys beside the engine, bytes a face. */
@@ -24,17 +24,18 @@ export interface BuildNeed {
 }
 
 /**
- * What building `capacity` faces takes at its peak, upper estimates. `spooled`: vectors go from Postgres into their
- * file on the disk, and are not in memory. Else those that were read and wait give their pages back as the engine takes
- * them: so the larger of engine and vectors counts, once. For verification the index is opened by another process once
- * this one is gone. On disk lie the engine's files, which hold what the engine does that has full precision in memory,
- * and the ids; verifying makes no copy. Throws `out_of_memory` where the engine can hold no index of so many.
+ * What building `capacity` faces takes at its peak, upper estimates. `inFile`: an engine that can has full precision in
+ * a file and not in memory, and no vectors wait for it there. Else those that were read and wait give their pages back
+ * as the engine takes them: so the larger of engine and vectors counts, once. For verification the index is opened by
+ * another process once this one is gone, which reads full precision where it lies. On disk lie the engine's files, as
+ * large as an engine in memory that has all of it there, and the ids; verifying makes no copy. Throws `out_of_memory`
+ * where a matcher's engine could hold no index of so many.
  */
 export function estimateNeed(
   engine: Pick<EngineAdapter, "estimateMemoryBytes"> & Partial<Pick<EngineAdapter, "name">>,
   request: Pick<BuildRequest, "dim" | "params">,
   capacity: number,
-  { spooled = false }: { spooled?: boolean } = {},
+  { inFile = false }: { inFile?: boolean } = {},
 ): BuildNeed {
   const shape = {
     dim: request.dim,
@@ -42,9 +43,9 @@ export function estimateNeed(
     params: { m: request.params.m, efConstruction: request.params.ef_construction },
   };
   const wholeBytes = engine.estimateMemoryBytes(shape);
-  const engineBytes = spooled ? engine.estimateMemoryBytes({ ...shape, spooled }) : wholeBytes;
+  const engineBytes = inFile ? engine.estimateMemoryBytes({ ...shape, spooled: true }) : wholeBytes;
   const vectorsBytes = capacity * (request.dim * Float32Array.BYTES_PER_ELEMENT + uuidBytes);
-  const waitingBytes = spooled ? 0 : vectorsBytes;
+  const waitingBytes = inFile ? 0 : vectorsBytes;
   return {
     engineBytes,
     waitingBytes,
@@ -61,7 +62,7 @@ export interface PreflightLimits {
   dim: number;
   memoryLimitBytes: number;
   storageRoot: string;
-  /** Where the base of an update is copied to while it is opened, and its bytes. */
+  /** Where the base of an update is copied to, and the bytes of that. */
   scratch?: { folder: string; bytes: number };
 }
 

@@ -34,8 +34,8 @@ export async function rebuildFromSnapshot(context: BuildContext, vectorsPath: st
   try {
     if (snapshot.faceCount === 0) throw emptyList(request);
     context.report("snapshot", 0, snapshot.faceCount);
-    const spooled = engine.createSpooled !== undefined;
-    const need = estimateNeed(engine, request, snapshot.faceCount, { spooled });
+    const inFile = engine.createSpooled !== undefined;
+    const need = estimateNeed(engine, request, snapshot.faceCount, { inFile });
     await preflight(need, {
       faces: snapshot.faceCount,
       dim: request.dim,

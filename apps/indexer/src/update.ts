@@ -30,12 +30,13 @@ export async function updateFromFeed(context: BuildContext): Promise<UpdateResul
   if (unfit) return { rebuildBecause: unfit };
   // A face takes one new slot at most, however often it changed: packets carry its current state.
   const slots = base.meta.slots + Math.min(state.revision - base.meta.revision, state.faceCount);
-  await preflight(estimateNeed(context.engine, request, slots), {
+  await preflight(estimateNeed(context.engine, request, slots, { inFile: true }), {
     faces: slots,
     dim: request.dim,
     memoryLimitBytes: context.memoryLimitBytes,
     storageRoot: storage.root,
-    scratch: { folder: tmpdir(), bytes: base.sizeBytes },
+    // Its verified copy, and the working file that takes its vectors from there.
+    scratch: { folder: tmpdir(), bytes: base.sizeBytes + (base.meta.files["vectors.dat"]?.size ?? 0) },
   });
   context.report("snapshot", 0, base.meta.count);
   const opened = await openBase(context, base);
@@ -84,7 +85,9 @@ function reasonUnfit(
 
 async function openBase(context: BuildContext, base: PublishedIndex): Promise<OpenedIndex | string> {
   try {
-    return await context.storage.open({ label: base.label, indexId: base.indexId, signal: context.signal });
+    const { label, indexId } = base;
+    // Nobody searches here: full precision is read a few rows at a time, and need not be in memory.
+    return await context.storage.open({ label, indexId, rerank: "file", signal: context.signal });
   } catch (error) {
     if (isLimError(error, "index_refused")) return `index ${base.indexId} was refused: ${error.detail}`;
     if (isLimError(error, "not_found")) return `index ${base.indexId} vanished while it was opened`;
