@@ -233,8 +233,12 @@ export class MatchService {
   async #reply(answers: readonly Answer[]): Promise<void> {
     if (answers.length === 0) return;
     await this.#options.consumer.reply(answers);
-    for (const { reply } of answers)
-      this.#options.metrics.answered(reply.error ? LimError.fromBody(reply.error).errorName : "ok", 1);
+    const outcomes = new Map<string, number>();
+    for (const { reply } of answers) {
+      const outcome = reply.error ? LimError.fromBody(reply.error).errorName : "ok";
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+    }
+    for (const [outcome, requests] of outcomes) this.#options.metrics.answered(outcome, requests);
   }
 }
 

@@ -14,8 +14,8 @@ export function encodeDescriptor(vector: Float32Array, descriptorVersion: number
   const out = Buffer.allocUnsafe(descriptorHeaderBytes + vector.length * 4);
   magic.copy(out, 0);
   out.writeUInt32LE(descriptorVersion, 4);
-  for (let i = 0; i < vector.length; i++)
-    out.writeFloatLE(vector[i] as number, descriptorHeaderBytes + i * 4);
+  // Typed arrays are little-endian wherever Node runs; `decodeVector` relies on it as well.
+  out.set(new Uint8Array(vector.buffer, vector.byteOffset, vector.byteLength), descriptorHeaderBytes);
   return out;
 }
 

@@ -127,6 +127,34 @@ describe("match messages", () => {
     for (const junk of ["", "{", "{}", JSON.stringify({ ...reply, result: [["x", 2]] })])
       expect(() => parseMatchReply(junk)).toThrow(LimError);
   });
+
+  test("a reply is read as its schema says, whatever is odd about it", () => {
+    const id = "3f2f0c6e-0000-4000-8000-0000000000ab";
+    const usual = {
+      rid: "r",
+      status_code: 200,
+      result: [[id, 0.5]],
+      error: null,
+      index_id: id,
+      revision: 3,
+      timings: { queue_ms: 0.1, search_ms: 2 },
+    };
+    const odd = fc.oneof(
+      fc.constantFrom<unknown>(id, id.toUpperCase(), [id], [[id, 1.5]], [[id.toUpperCase(), 1]], [[[id], 1]]),
+      fc.constantFrom<unknown>({ queue_ms: 1 }, { queue_ms: 1, search_ms: -1 }, [id, 0.5], 404, 2.5, -1),
+      fc.jsonValue(),
+    );
+    fc.assert(
+      fc.property(fc.constantFrom(...Object.keys(usual), "more"), odd, (name, value) => {
+        const text = JSON.stringify({ ...usual, [name]: value });
+        const expected = matchReplySchema.safeParse(JSON.parse(text));
+        const parse = () => parseMatchReply(text);
+        if (expected.success) expect(parse()).toEqual(expected.data);
+        else expect(parse).toThrow(LimError);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
   test("similarity is clipped to 0..1", () => {
     expect([-0.2, 0, 0.4, 1, 1.0000001].map(similarityOf)).toEqual([0, 0, 0.4, 1, 1]);
   });

@@ -149,7 +149,8 @@ export class EmbeddedSearch implements SearchPlugin {
         rid: randomUUID(),
         descriptor: encodeDescriptor(vector, this.#parts.settings.descriptorVersion),
         limit: query.limit,
-        threshold: query.threshold,
+        // Left out where it is what a matcher takes for granted: every field is read and checked for each request.
+        ...(query.threshold === 0 ? {} : { threshold: query.threshold }),
         timeoutMs: Math.max(1, Math.floor(deadline.leftMs)),
         ...(query.minRevision === undefined ? {} : { minRevision: query.minRevision }),
         ...(lunaRequestId === undefined ? {} : { lunaRequestId }),
