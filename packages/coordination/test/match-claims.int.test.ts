@@ -135,6 +135,38 @@ it("fills the next batch while a search runs, and holds two batches at most", as
   expect(batches.map((batch) => batch.length).slice(0, 2)).toEqual([1, batchSize]);
 });
 
+it("I6: what expires while a search hangs is answered as such, read ahead or searched for, and is not searched later", async () => {
+  let release = () => {};
+  const gate = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const { consumer, batches } = await streams.consume({
+    batchSize: 4,
+    handle: async (batch, self) => {
+      await gate;
+      await self.reply(batch.map((entry) => ({ entry, reply: echoOf(entry) })));
+    },
+  });
+  const send = (rid: string, timeoutMs: number) =>
+    fixture.raw.xadd(
+      streams.stream(),
+      "*",
+      ...["rid", rid, "descriptor", descriptor, "timeout_ms", timeoutMs, "response_stream", replyStream],
+    );
+  await send("searched for", 3_000);
+  await eventually("the search hangs", () => batches[0]);
+  await send("read ahead", 500);
+  await send("in time", 30_000);
+  const told = await allReplies(2);
+  expect(told.map(({ error }) => error?.error_code)).toEqual([26302, 26302]);
+  expect(told.map(({ rid }) => rid).toSorted()).toEqual(["read ahead", "searched for"]);
+  expect(consumer.stats()).toMatchObject({ expired: 2 });
+  release();
+  // At least once: the search that hung says its word too, and nobody waits for it.
+  expect((await allReplies(4)).slice(2).map(({ rid }) => rid)).toEqual(["searched for", "in time"]);
+  expect(batches.map((batch) => batch.map(({ rid }) => rid))).toEqual([["searched for"], ["in time"]]);
+});
+
 it("I10: a client with too many requests in flight refuses one more, clearly", async () => {
   const ask = () => streams.request({ timeoutMs: limits.maxMatchTimeoutMs }).catch((error: unknown) => error);
   const asked = Array.from({ length: maxPendingRequests }, ask);

@@ -281,6 +281,7 @@ class StreamMatchConsumer implements MatchConsumer {
       await Promise.all(
         holds.map(async (hold) => {
           try {
+            this.#expireHeld(hold);
             await this.#renew(hold);
             await this.#claim(hold);
             if (sweeping) await this.#upkeep.sweep(hold.label, this.#clock);
@@ -298,6 +299,12 @@ class StreamMatchConsumer implements MatchConsumer {
       this.#claimedUntold = 0;
       await pause(upkeepEveryMs, signal);
     }
+  }
+
+  /** A search that takes too long, or for ever, keeps nobody from being told. */
+  #expireHeld(hold: LabelHold): void {
+    const answers = hold.takeExpired(performance.now()).map((entry) => this.#expire(entry));
+    if (answers.length > 0) this.#inBackground(() => this.reply(answers));
   }
 
   async #renew(hold: LabelHold): Promise<void> {

@@ -78,6 +78,13 @@ export class LabelHold {
     return unrun;
   }
 
+  /** Takes everything whose time is over, also what a search is busy with: nobody waits for its answer. */
+  takeExpired(nowMs: number): HeldEntry[] {
+    const expired = [...this.#held.values()].filter((entry) => entry.deadlineMs <= nowMs);
+    if (expired.length > 0) this.drop(new Set(expired.map((entry) => entry.entryId)));
+    return expired;
+  }
+
   heldSince(beforeMs: number): HeldEntry[] {
     return [...this.#held.values()].filter((entry) => entry.touchedAtMs <= beforeMs);
   }
