@@ -78,10 +78,14 @@ export class MemoryPool {
     }
   }
 
-  /** No thread may be at work in it any more. */
+  /**
+   * No thread may be at work in it any more. It is kept even if it alone is more than what may be spare: whoever replaces
+   * one large index again and again would otherwise drop one large memory after the other.
+   */
   giveBack(memory: PooledMemory): void {
     this.#spare.push(memory);
-    while (this.#spare.length > 0 && (this.#closed || this.spareBytes > this.#spareBytes)) {
+    const least = this.#closed || this.#spareBytes === 0 ? 0 : 1;
+    while (this.#spare.length > least && (this.#closed || this.spareBytes > this.#spareBytes)) {
       const dropped = this.#spare.shift();
       if (dropped) this.#onDrop(dropped.id);
     }

@@ -8,7 +8,7 @@ export interface HnswPoolOptions {
   threads?: number | undefined;
   /** Calls that may wait: searches of all indexes, and changes of each. More are refused as `overloaded`. */
   maxQueuedCalls?: number | undefined;
-  /** Memory of closed indexes that is kept for the next ones, in bytes. */
+  /** Memory of closed indexes that is kept for the next ones, in bytes; that of the last one even if it is more. 0: none. */
   spareMemoryBytes?: number | undefined;
 }
 

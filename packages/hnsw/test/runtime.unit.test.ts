@@ -213,6 +213,26 @@ describe("memory", () => {
     expect(memories.spares).toBe(0);
   });
 
+  test("of one large index after the other serves the next, however little is to be spare", async () => {
+    const own = newPool({ threads: 1, spareMemoryBytes: 1 });
+    const { memories } = schedulerOf(own);
+    const seen = new Set<unknown>();
+    let before: HnswIndex | undefined;
+    for (let round = 0; round < 6; round++) {
+      // As a reload does: the next one beside the one before.
+      const index = await HnswIndex.create({ dim, pool: own });
+      await index.upsert(range(0, 10), clustered(10, dim, round));
+      seen.add(coreOf(index).memory.memory);
+      await before?.close();
+      expect(memories.spares).toBe(before ? 1 : 0);
+      before = index;
+    }
+    expect(seen.size).toBe(2);
+    await before?.close();
+    expect(memories.spares).toBe(1);
+    await own.close();
+  });
+
   test("no more is kept than allowed", async () => {
     const own = newPool({ threads: 1, spareMemoryBytes: 0 });
     const index = await HnswIndex.create({ dim, pool: own });
