@@ -113,7 +113,7 @@ const thousands = (value: number) => Math.round(value).toLocaleString("en-US");
 const ms = (value: number) => value.toFixed(2);
 const us = (value: number) => value.toFixed(1);
 
-export function tablesOf(where: string, { saturated, byCallers }: Summary): Table[] {
+export function tablesOf(where: string, { saturated, byCallers }: Summary, restMsPerS: number): Table[] {
   const rate = (way: { perS: number; p50Ms: number; p99Ms: number; failed?: number }) => [
     thousands(way.perS),
     ms(way.p50Ms),
@@ -141,7 +141,9 @@ export function tablesOf(where: string, { saturated, byCallers }: Summary): Tabl
       ]),
     },
     {
-      title: `Processor time of a request, µs; of a search by the saturated engine: ${us(saturated.cpuUsPerQuery)}`,
+      title:
+        `Processor time of a request, µs; of a search by the saturated engine: ${us(saturated.cpuUsPerQuery)}; ` +
+        `a matcher at rest: ${us(restMsPerS)} ms/s`,
       head: [
         "callers",
         "",

@@ -1,6 +1,7 @@
 // Part "throughput": the matcher over the streams, the bare engine, and two echoes over the same streams, in turn.
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { EngineName } from "@lim/contracts";
 import type { EngineProcess } from "../engine/rpc.ts";
 import { managerCpuSeconds, redisCpuSeconds } from "../manager/cpu.ts";
@@ -58,7 +59,7 @@ export async function measureThroughput(run: Run, engine: EngineName): Promise<P
   const nodeArgs = options.profile
     ? ["--cpu-prof", "--cpu-prof-dir", join(options.profile, `matcher-${engine}`)]
     : [];
-  const rounds = await withMatcher(run, root, { nodeArgs }, async ({ url }) => {
+  const { rounds, restMsPerS } = await withMatcher(run, root, { nodeArgs }, async ({ url }) => {
     const closers: Closers = [];
     try {
       const bare = startChild<IndexOperations>(run, "index-child", `bare ${engine}`);
@@ -72,6 +73,7 @@ export async function measureThroughput(run: Run, engine: EngineName): Promise<P
         durationMs: Math.min(warmUpMs, options.seconds * 500),
       };
       for (const { callers } of [plain, streams, matcher]) await callers.call("call", warm);
+      const restMsPerS = await measureRest(run, matcher);
       if (options.profile) await matcher.callers.call("beginProfile", undefined as never);
       const measured: Round[] = [];
       for (let round = 0; round < options.rounds; round++) {
@@ -80,7 +82,7 @@ export async function measureThroughput(run: Run, engine: EngineName): Promise<P
       }
       const path = join(options.profile ?? "", `callers-${engine}.cpuprofile`);
       if (options.profile) await matcher.callers.call("endProfile", { path });
-      return measured;
+      return { rounds: measured, restMsPerS };
     } finally {
       for (const close of closers.toReversed()) await close();
     }
@@ -88,10 +90,17 @@ export async function measureThroughput(run: Run, engine: EngineName): Promise<P
   const where = `${engine}, ${list.faces.toLocaleString("en-US")} faces`;
   const summary = summaryOf(rounds);
   return {
-    figures: { engine, faces: list.faces, summary, rounds },
-    tables: tablesOf(where, summary),
+    figures: { engine, faces: list.faces, restMsPerS, summary, rounds },
+    tables: tablesOf(where, summary, restMsPerS),
     goals: goalsOf(where, summary),
   };
+}
+
+/** What a matcher that nobody asks costs, processor milliseconds a second: part of every figure of its requests. */
+async function measureRest({ options, signal }: Run, { answeringCpuSeconds }: Way): Promise<number> {
+  const before = await answeringCpuSeconds();
+  await sleep(options.seconds * 1000, undefined, { signal });
+  return (((await answeringCpuSeconds()) - before) * 1000) / options.seconds;
 }
 
 async function startCallers(
