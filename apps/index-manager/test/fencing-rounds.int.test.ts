@@ -10,14 +10,14 @@ import {
   untilLeads,
   wake,
 } from "./fencing-support.ts";
-import { type Harness, startHarness } from "./harness.ts";
+import { type Harness, leaseTtlMs, startHarness } from "./harness.ts";
 import type { TestIndexer } from "./test-indexer.ts";
 
 let harness: Harness;
 const cast = createCast(() => harness);
 
 beforeAll(async () => {
-  harness = await startHarness();
+  harness = await startHarness({ leaseTtlMs });
 });
 afterEach(cast.clear);
 afterAll(() => harness.close());
@@ -42,14 +42,14 @@ function buildsByItself(indexer: TestIndexer, faults: string[]): string[] {
   return published;
 }
 
-it("I3 I4: two masters over and over, one of them paused at a step and woken later: every task is built once", async () => {
+it("I3 I4: two masters in turn, each paused at a step and woken later: every task is built once", async () => {
   const faults: string[] = [];
   const published = [await harness.indexer(), await harness.indexer()].map((indexer) =>
     buildsByItself(indexer, faults),
   );
   const managers = [await cast.gated(noPlans), await cast.gated(noPlans)];
   const tasks: string[] = [];
-  for (const script of ["task_dispatch", "task_finish", "task_dispatch", "task_finish"]) {
+  for (const script of ["task_dispatch", "task_finish"]) {
     const master = await eventually("one leads", async () => {
       const flags = await Promise.all(managers.map(leads));
       return flags.filter(Boolean).length === 1 ? managers[flags.indexOf(true)] : undefined;
@@ -67,4 +67,4 @@ it("I3 I4: two masters over and over, one of them paused at a step and woken lat
   for (const taskId of tasks) await harness.untilStatus(manager, taskId, "success");
   expect(faults).toEqual([]);
   expect(published.flat().toSorted()).toEqual(tasks.toSorted());
-}, 120_000);
+});

@@ -1,16 +1,24 @@
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { eventually, type RedisCommand, type RedisGate, startRedisGate } from "@lim/testkit";
-import { type Harness, leaseTtlMs, type Manager } from "./harness.ts";
+import {
+  eventually,
+  type ManagedProcess,
+  type RedisCommand,
+  type RedisGate,
+  startRedisGate,
+} from "@lim/testkit";
+import type { Harness, Manager } from "./harness.ts";
 import type { TestIndexer } from "./test-indexer.ts";
 
-/** A manager whose every command to Redis passes a gate. */
-export interface GatedManager extends Manager {
+/** A manager's process whose every command to Redis passes a gate. */
+export interface Gated {
+  process: ManagedProcess;
   gate: RedisGate;
   /** Whether Redis knows the script, so that a call by its hash does something. */
   isLoaded(sha: string): Promise<boolean>;
 }
+export type GatedManager = Manager & Gated;
 
 const luaFolder = new URL("../../../packages/coordination/lua/", import.meta.url);
 
@@ -48,35 +56,27 @@ export function scriptOf({ name, args }: RedisCommand): string | undefined {
   return undefined;
 }
 
+/** `arm` may set a trap for the very first command. */
 export async function gatedManager(
   harness: Harness,
   env: Record<string, string> = {},
+  arm?: (gated: Gated) => void,
 ): Promise<GatedManager> {
   const gate = await startRedisGate(harness.redisUrl);
-  const manager = await harness.manager({ ...env, REDIS_URL: gate.url });
-  return {
-    ...manager,
-    gate,
-    isLoaded: async (sha) => ((await harness.raw.script("EXISTS", sha)) as number[])[0] === 1,
-  };
+  const isLoaded = async (sha: string) => ((await harness.raw.script("EXISTS", sha)) as number[])[0] === 1;
+  const manager = await harness.manager({ ...env, REDIS_URL: gate.url }, (process) =>
+    arm?.({ process, gate, isLoaded }),
+  );
+  return { ...manager, gate, isLoaded };
 }
 
 export async function leads(manager: Manager): Promise<boolean> {
   return ((await manager.api("GET", "/1/master")).body as { is_master: boolean }).is_master;
 }
 
-/** Milliseconds until it led, from the call. */
-export async function untilLeads(manager: Manager): Promise<number> {
-  const sinceMs = performance.now();
-  await eventually("it leads", async () => ((await leads(manager)) ? true : undefined), {
-    timeoutMs: 20_000,
-    intervalMs: 10,
-  });
-  return performance.now() - sinceMs;
+export async function untilLeads(manager: Manager): Promise<void> {
+  await eventually("it leads", async () => ((await leads(manager)) ? true : undefined), { intervalMs: 10 });
 }
-
-/** What the design allows from a master's death to its successor. */
-export const takeoverLimitMs = leaseTtlMs + 1_000;
 
 /** A signal has stopped a process on every system by then. */
 const stoppingTakesMs = 20;
@@ -93,7 +93,7 @@ export interface Halt {
  * while the master no longer runs (`forward`), only once it is released (`hold`), or never (`drop`).
  */
 export function haltAt(
-  master: GatedManager,
+  master: Gated,
   script: string,
   options: { signal: "SIGSTOP" | "SIGKILL"; fate: "forward" | "hold" | "drop"; nth?: number },
 ): Halt {
@@ -140,26 +140,25 @@ export async function wake(master: Manager): Promise<void> {
         ? true
         : undefined,
     // Where its lease goes on by its own clock, its next renewal tells it.
-    { timeoutMs: 30_000 },
   );
 }
 
 export const building = (indexer: TestIndexer) =>
-  eventually("the indexer has a build", () => indexer.current(), { timeoutMs: 20_000, intervalMs: 10 });
+  eventually("the indexer has a build", () => indexer.current(), { intervalMs: 10 });
 
 /** A label that no list has: nothing is planned. */
 export const noPlans = { LIM_LISTS: "00000000-0000-4000-8000-00000000dead" };
 
-/** Time to set a trap between a master's start and its first plan. */
-export const planLater = { LIM_PLANNING_SETTLE_MS: "700" };
+/** What a master leads by that nobody is to follow: a busy machine, too, renews it in time. */
+export const longLease = { LIM_MANAGER_LEASE_TTL_MS: "15000" };
 
 /** Masters behind gates, and those that follow them. */
 export function createCast(harness: () => Harness) {
   const gated: GatedManager[] = [];
   const cast = {
     /** Starts behind a gate; not waited for until it leads. */
-    async gated(env: Record<string, string> = {}): Promise<GatedManager> {
-      const manager = await gatedManager(harness(), env);
+    async gated(env: Record<string, string> = {}, arm?: (gated: Gated) => void): Promise<GatedManager> {
+      const manager = await gatedManager(harness(), env, arm);
       gated.push(manager);
       return manager;
     },
@@ -170,7 +169,7 @@ export function createCast(harness: () => Harness) {
       return manager;
     },
     async successor(env: Record<string, string> = {}): Promise<Manager> {
-      const manager = await harness().manager(env);
+      const manager = await harness().manager({ ...longLease, ...env });
       await untilLeads(manager);
       return manager;
     },
@@ -191,5 +190,5 @@ export async function requestTask(manager: Manager, listId: string): Promise<str
 }
 
 export async function planNoted(harness: Harness): Promise<number> {
-  return eventually("a plan is noted", () => harness.store.lastPlanMs(), { timeoutMs: 15_000 });
+  return eventually("a plan is noted", () => harness.store.lastPlanMs());
 }

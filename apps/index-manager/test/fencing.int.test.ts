@@ -5,22 +5,22 @@ import {
   coordinationState,
   createCast,
   epochOf,
+  type Halt,
   haltAt,
   leads,
   noPlans,
-  planLater,
   planNoted,
   requestTask,
   wake,
 } from "./fencing-support.ts";
-import { type Harness, type Manager, startHarness } from "./harness.ts";
+import { type Harness, leaseTtlMs, type Manager, startHarness } from "./harness.ts";
 
 let harness: Harness;
 const { gated, first: firstMaster, successor, clear } = createCast(() => harness);
 const request = requestTask;
 
 beforeAll(async () => {
-  harness = await startHarness();
+  harness = await startHarness({ leaseTtlMs });
 });
 afterEach(clear);
 afterAll(() => harness.close());
@@ -29,7 +29,7 @@ describe("a paused master that wakes beside its successor", () => {
   it.each([
     { flush: false, lease: "1500", text: "past its lease" },
     { flush: true, lease: "1500", text: "past its lease, Redis emptied meanwhile" },
-    { flush: true, lease: "30000", text: "within its lease, which Redis has forgotten with everything else" },
+    { flush: true, lease: "15000", text: "within its lease, which Redis has forgotten with everything else" },
   ])("I4: $text: changes nothing and steps down", async ({ flush, lease }) => {
     const [atWork, kept] = [await harness.list(), await harness.list()];
     const first = await harness.indexer();
@@ -81,8 +81,11 @@ describe("a paused master that wakes beside its successor", () => {
   it("I3 I4: in the middle of a plan's creates: every list has one task, and the plan of its successor counts", async () => {
     const lists = new Set<string>();
     for (let i = 0; i < 20; i++) lists.add(await harness.list());
-    const old = await gated(planLater);
-    const halt = haltAt(old, "task_create", { signal: "SIGSTOP", fate: "hold", nth: 8 });
+    const armed = Promise.withResolvers<Halt>();
+    const old = await gated({}, (early) =>
+      armed.resolve(haltAt(early, "task_create", { signal: "SIGSTOP", fate: "hold", nth: 8 })),
+    );
+    const halt = await armed.promise;
     await halt.reached;
     const next = await successor();
     const planMs = await planNoted(harness);
@@ -165,10 +168,8 @@ describe("a word of the old master that reaches Redis after its successor's", ()
         task_requeue: {
           provoke: async () => indexer.restart(),
           done: async () =>
-            void (await eventually(
-              "a second attempt",
-              () => (indexer.current()?.attempt === 2 ? true : undefined),
-              { timeoutMs: 20_000 },
+            void (await eventually("a second attempt", () =>
+              indexer.current()?.attempt === 2 ? true : undefined,
             )),
         },
         task_progress: {

@@ -15,7 +15,10 @@ import {
 import { Redis } from "ioredis";
 import { startTestIndexer, type TestIndexer, testVector, uuidOf } from "./test-indexer.ts";
 
+/** Of masters that are to fail. */
 export const leaseTtlMs = 1_500;
+/** Of others: a busy machine, too, renews it in time. */
+const steadyLeaseTtlMs = 10_000;
 
 export interface Manager {
   url: string;
@@ -36,7 +39,8 @@ export interface Harness {
   raw: Redis;
   restartRedis(): Promise<void>;
   indexer(): Promise<TestIndexer>;
-  manager(env?: Record<string, string>): Promise<Manager>;
+  /** `started`: called before it can have done anything. */
+  manager(env?: Record<string, string>, started?: (process: ManagedProcess) => void): Promise<Manager>;
   /** A list with faces. */
   list(faces?: number): Promise<string>;
   task(manager: Manager, taskId: string): Promise<Task>;
@@ -49,7 +53,7 @@ export interface Harness {
 
 const mainScript = new URL("../dist/main.js", import.meta.url).pathname;
 
-export async function startHarness(): Promise<Harness> {
+export async function startHarness(options: { leaseTtlMs?: number } = {}): Promise<Harness> {
   const [server, database, storageRoot] = await Promise.all([
     startTestRedis(),
     createTestDatabase(),
@@ -79,7 +83,7 @@ export async function startHarness(): Promise<Harness> {
       indexers.push(indexer);
       return indexer;
     },
-    async manager(env = {}) {
+    async manager(env = {}, started) {
       const process = startProcess({
         name: `manager-${managers.length + 1}`,
         script: mainScript,
@@ -89,7 +93,7 @@ export async function startHarness(): Promise<Harness> {
           LIM_STORAGE_ROOT: storageRoot,
           LIM_MANAGER_HOST: "127.0.0.1",
           LIM_MANAGER_PORT: "0",
-          LIM_MANAGER_LEASE_TTL_MS: `${leaseTtlMs}`,
+          LIM_MANAGER_LEASE_TTL_MS: `${options.leaseTtlMs ?? steadyLeaseTtlMs}`,
           LIM_LOOKUP_PERIOD_MS: "100",
           LIM_PLANNING_SETTLE_MS: "0",
           LIM_RETRY_BACKOFF_MS: "100",
@@ -99,7 +103,8 @@ export async function startHarness(): Promise<Harness> {
           ...env,
         },
       });
-      const line = await process.waitForLine(/index-manager listening/, { timeoutMs: 20_000 });
+      started?.(process);
+      const line = await process.waitForLine(/index-manager listening/, { timeoutMs: 60_000 });
       const { url } = JSON.parse(line) as { url: string };
       const manager: Manager = { url, process, api: (...args) => call(url, ...args) };
       managers.push(manager);
@@ -119,14 +124,10 @@ export async function startHarness(): Promise<Harness> {
       return taskSchema.parse((await manager.api("GET", `/1/tasks/${taskId}`)).body);
     },
     untilStatus: (manager, taskId, status) =>
-      eventually(
-        `task is ${status}`,
-        async () => {
-          const task = await harness.task(manager, taskId);
-          return task.status === status ? task : undefined;
-        },
-        { timeoutMs: 20_000, intervalMs: 25 },
-      ),
+      eventually(`task is ${status}`, async () => {
+        const task = await harness.task(manager, taskId);
+        return task.status === status ? task : undefined;
+      }),
     async clear() {
       await Promise.all(managers.splice(0).map((manager) => manager.process.stop()));
       await Promise.all(indexers.splice(0).map((indexer) => indexer.close()));

@@ -12,8 +12,7 @@ beforeAll(async () => {
 afterEach(() => harness.clear());
 afterAll(() => harness.close());
 
-const building = (indexer: TestIndexer) =>
-  eventually("the indexer has a build", () => indexer.current(), { timeoutMs: 15_000, intervalMs: 20 });
+const building = (indexer: TestIndexer) => eventually("the indexer has a build", () => indexer.current());
 
 async function createTask(manager: Manager, listId: string): Promise<string> {
   const { status, body } = await manager.api("POST", "/1/tasks", { list_id: listId });
@@ -167,7 +166,7 @@ describe("one manager", () => {
     );
     expect((await manager.api("GET", `/1/tasks/${published[1]}`)).status).toBe(200);
     await harness.db.deleteList({ listId });
-    await manager.process.waitForLine(/Postgres has no list at all/, { timeoutMs: 10_000 });
+    await manager.process.waitForLine(/Postgres has no list at all/, { timeoutMs: 60_000 });
     expect(await stored(), "I9: an empty database costs no index").toEqual([published[1]]);
     await harness.list();
     await eventually("none", async () => ((await stored()).length === 0 ? true : undefined));

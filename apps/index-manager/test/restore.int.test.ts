@@ -12,8 +12,7 @@ beforeAll(async () => {
 afterEach(() => harness.clear());
 afterAll(() => harness.close());
 
-const building = (indexer: TestIndexer) =>
-  eventually("the indexer has a build", () => indexer.current(), { timeoutMs: 15_000, intervalMs: 20 });
+const building = (indexer: TestIndexer) => eventually("the indexer has a build", () => indexer.current());
 
 /** As a backup from before the last changes would be: fewer revisions, and a history of its own. */
 async function restoreBackup(listId: string, revision: number): Promise<void> {
