@@ -10,11 +10,16 @@ const readStepRows = 512;
 
 /** Positions of `ids` that hold a face, at most `most`, evenly spread. */
 export function samplePositions(ids: Uint8Array, most: number): Uint32Array {
-  const live: number[] = [];
   const slots = ids.length / uuidBytes;
-  for (let position = 0; position < slots; position++) if (!isRemoved(ids, position)) live.push(position);
-  const count = Math.min(most, live.length);
-  return Uint32Array.from({ length: count }, (_, i) => live[Math.floor((i * live.length) / count)] ?? 0);
+  let live = 0;
+  for (let position = 0; position < slots; position++) if (!isRemoved(ids, position)) live++;
+  const sample = new Uint32Array(Math.min(most, live));
+  // A matcher answers on this thread: no list of a million positions for a handful of them.
+  for (let position = 0, passed = 0, taken = 0; taken < sample.length; position++) {
+    if (isRemoved(ids, position)) continue;
+    if (passed++ === Math.floor((taken * live) / sample.length)) sample[taken++] = position;
+  }
+  return sample;
 }
 
 export function isRemoved(ids: Uint8Array, position: number): boolean {
