@@ -47,9 +47,14 @@ console.error(`seed ${options.seed}`);
 // Redis keeps what it has over a restart, and what it has told of over a kill; a flush before makes it an empty one.
 const redisArgs = ["--appendonly", "yes", "--appendfsync", "no"];
 const report = await withWorld((world) => runChaos(world, options), { redisArgs });
-await finish(report, line, { defaultPath: defaultReport, print });
+await finish({ ...report, again: commandAgain() }, line, { defaultPath: defaultReport, print });
 
-function print(report: ChaosReport): void {
+function commandAgain(): string {
+  const given = process.argv.slice(2).map((word) => (/\s/.test(word) ? `"${word}"` : word));
+  return ["node test/chaos/matcher/main.ts", ...given].join(" ");
+}
+
+function print(report: ChaosReport & { again: string }): void {
   const { seed, faults, engines, seconds, figures, violations } = report;
   console.log(`seed ${seed}, ${faults} faults in ${seconds} s, engines ${engines.join(", ")}`);
   for (const [group, counts] of Object.entries(figures)) {
@@ -63,6 +68,6 @@ function print(report: ChaosReport): void {
   console.log(
     report.ok
       ? "ok: every request was answered rightly or told why not in time, nothing left"
-      : `${violations.length} violations; again with: node test/chaos/matcher/main.ts --seed ${seed}`,
+      : `${violations.length} violations, seed ${seed}; again with: ${report.again}`,
   );
 }
