@@ -1,4 +1,4 @@
-import type { BuildMode, EngineName, IndexMeta, SkippedCounts } from "@lim/contracts";
+import type { BuildMode, EngineName, IndexMeta, LimError, SkippedCounts } from "@lim/contracts";
 import type { EngineOptions, KeyedIndex } from "@lim/vector-index";
 import type { SavedIndex } from "./saved.ts";
 
@@ -75,6 +75,11 @@ export interface Staging {
   publishSaved(saved: SavedIndex, options?: Omit<SaveOptions, "phases">): Promise<PublishedIndex>;
   /** `save` and `publishSaved` in one process, with the built index and the reopened one in memory together. */
   publish(keyed: KeyedIndex, content: StagedContent, options: SaveOptions): Promise<PublishedIndex>;
+  /**
+   * `fenced`, where this attempt's folder was taken away: then that is what any work on its files has failed of,
+   * whatever it threw. Undefined where it is still there.
+   */
+  lossBehind(failure: unknown): Promise<LimError | undefined>;
   discard(): Promise<void>;
 }
 

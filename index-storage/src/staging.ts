@@ -358,11 +358,15 @@ class StagedAttempt implements Staging {
 
   /** Whatever failed after the work folder was taken away failed for that reason. */
   private async judged(thrown: unknown, doing: string): Promise<LimError> {
-    const error = isMissing(thrown) ? undefined : storageError(thrown, doing);
-    if ((error && !namesOfLostFiles.has(error.errorName)) || (await exists(this.work).catch(() => true)))
-      return error ?? storageError(thrown, doing);
+    return (await this.lossBehind(thrown)) ?? storageError(thrown, doing);
+  }
+
+  async lossBehind(failure: unknown): Promise<LimError | undefined> {
+    if (!isMissing(failure) && !namesOfLostFiles.has(storageError(failure, "building").errorName))
+      return undefined;
+    if (await exists(this.work).catch(() => true)) return undefined;
     return new LimError("fenced", "the staging folder was replaced by another attempt, or collected", {
-      cause: thrown,
+      cause: failure,
     });
   }
 }

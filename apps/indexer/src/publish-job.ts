@@ -17,14 +17,15 @@ export async function runPublish(
   return withStaging(staging, log, () => staging.publishSaved(saved, { signal, onPhase: report }));
 }
 
-/** Keeps the staging's heartbeat beating meanwhile, and discards it when the work throws. */
+/** Keeps the staging's heartbeat beating meanwhile, and discards it when the work throws; `fenced` where it was lost. */
 export async function withStaging<T>(staging: Staging, log: JobLog, work: () => Promise<T>): Promise<T> {
   const timer = setInterval(() => {
     staging.touch().catch((error) => log.warn({ err: error }, "heartbeat of the staging failed"));
   }, heartbeatMs);
   try {
     return await work();
-  } catch (failure) {
+  } catch (thrown) {
+    const failure = (await staging.lossBehind(thrown)) ?? thrown;
     await staging
       .discard()
       .catch((error) => log.warn({ err: error }, "staging was not discarded, it will be collected"));
