@@ -214,8 +214,15 @@ class FolderCache implements IndexCache {
   private prepare(): Promise<void> {
     const { root, removed, trash, fetching, locks } = this.layout;
     return onCache("making the cache's folders", async () => {
+      await this.assertOwn();
       for (const folder of [root, removed, trash, fetching, locks]) await mkdir(folder, { recursive: true });
     });
+  }
+
+  /** An index storage has the same form: what a cache would tidy up there is what was published. */
+  private async assertOwn(): Promise<void> {
+    if (await exists(this.layout.staging))
+      throw new Error(`${this.layout.root} is an index storage: a cache needs a folder of its own`);
   }
 
   /** Copies what is published into a folder of its own, verified on the way, and puts it in place by one rename. */
@@ -292,6 +299,7 @@ class FolderCache implements IndexCache {
     wanted: ReadonlySet<string>,
     publishedNow: readonly PublishedIndex[],
   ): Promise<CacheContents> {
+    await this.assertOwn();
     const entries = await listEntries(this.layout);
     const stored = new Set(entries.map(({ indexId }) => indexId));
     const publishedOf = new Map(publishedNow.map((index) => [index.indexId, index]));

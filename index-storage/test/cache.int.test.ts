@@ -151,6 +151,14 @@ it("a folder that cannot be used, or is full, costs nothing but reads of the sto
     entries: 0,
     sizeBytes: 0,
   });
+  // Nothing that was published is ever taken for an entry.
+  const storageItself = cacheOf(
+    { ...setting, cacheRoot: setting.storage.root },
+    { times: { unusedMs: -1_000 } },
+  );
+  expect(await storageItself.opened(first)).not.toContain("fetched");
+  expect(await storageItself.cache.tidy({ wanted: new Set(), published: [] })).toBeUndefined();
+  await setting.storage.verify({ label, indexId: first });
   const sizeBytes = setting.indexes[0]?.sizeBytes ?? 0;
   const small = cacheOf(setting, { maxBytes: sizeBytes * 1.5 });
   expect(await small.opened(first)).toEqual(["storage_read", "fetched"]);

@@ -65,9 +65,9 @@ export class MemoryBudget {
     const { limitBytes, residentBytes, spareBytes } = this.#state();
     return {
       limit: Math.floor(limitBytes),
-      resident: Math.max(0, residentBytes - spareBytes),
-      spare: spareBytes,
-      reserved: this.#reservedBytes,
+      resident: Math.max(0, Math.ceil(residentBytes - spareBytes)),
+      spare: Math.floor(spareBytes),
+      reserved: Math.ceil(this.#reservedBytes),
     };
   }
 

@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import { defaults } from "@lim/contracts";
 import {
   apiSettings,
@@ -131,21 +132,27 @@ export type Settings = Omit<Loaded, "matcherHost"> & {
   matcherHost: string;
 };
 
+function faultsBetween({ labelKeyRenewMs, labelKeyTtlMs, cacheDir, storageRoot }: Partial<Loaded>) {
+  const faults: { key: keyof typeof shape; fault: string }[] = [];
+  if (labelKeyRenewMs !== undefined && labelKeyTtlMs !== undefined && labelKeyRenewMs >= labelKeyTtlMs)
+    faults.push({
+      key: "labelKeyRenewMs",
+      fault: `must be below ${shape.labelKeyTtlMs.env}, or keys expire between renewals; got "${labelKeyRenewMs}"`,
+    });
+  if (cacheDir !== undefined && storageRoot !== undefined && resolve(cacheDir) === resolve(storageRoot))
+    faults.push({
+      key: "cacheDir",
+      fault: `must be another folder than ${shape.storageRoot.env}; got "${cacheDir}"`,
+    });
+  return faults;
+}
+
 /** Throws `bad_settings` with all faults. `file`: the argument of --settings. */
 export function readSettings(
   env: Readonly<Record<string, string | undefined>> = process.env,
   file?: string,
 ): Settings {
-  const loaded = loadSettings(shape, env, settingsFileOf(env, file), ({ labelKeyRenewMs, labelKeyTtlMs }) =>
-    labelKeyRenewMs === undefined || labelKeyTtlMs === undefined || labelKeyRenewMs < labelKeyTtlMs
-      ? []
-      : [
-          {
-            key: "labelKeyRenewMs",
-            fault: `must be below ${shape.labelKeyTtlMs.env}, or keys expire between renewals; got "${labelKeyRenewMs}"`,
-          },
-        ],
-  );
+  const loaded = loadSettings(shape, env, settingsFileOf(env, file), faultsBetween);
   return { ...loaded, matcherHost: guessHost(loaded.matcherHost) };
 }
 

@@ -135,6 +135,28 @@ test("a request ahead of the index waits for its revision and holds up no other"
   expect(sent).toEqual(["now", "ahead"]);
 });
 
+test("a label settles when the requests that wait in it have their answers", async () => {
+  const { registry, holder, replies, service, handle } = setUp({ refresh: () => {} });
+  await handle([entryOf("ahead", { minRevision: 12 })]);
+  let isSettled = false;
+  const settled = service.settledOf(listId).then(() => {
+    isSettled = true;
+  });
+  await service.settledOf("another label");
+  expect([isSettled, replies.has("ahead")]).toEqual([false, false]);
+  holder.advance(12);
+  registry.slot(listId)?.wakeWaiters();
+  await settled;
+  expect(replies.get("ahead")?.revision).toBe(12);
+});
+
+test("a request ahead of an index that may not grow is told so at once", async () => {
+  const { holder, replies, handle } = setUp({ refresh: () => {} });
+  holder.heldBack = "no memory";
+  await handle([entryOf("ahead", { minRevision: 12 })]);
+  expect(replies.get("ahead")?.error?.error_code).toBe(26304);
+});
+
 test("a request ahead of the index is told so when its time is up, and at once where nothing refreshes", async () => {
   const waiting = setUp({ refresh: () => {} });
   await waiting.handle([entryOf("late", { minRevision: 12, leftMs: 80 })]);

@@ -46,5 +46,8 @@ test("faults are told together and by name", () => {
     "VL_LIM_MATCHER_HOST",
   ])
     expect(() => readSettings(env)).toThrow(name);
+  expect(() => readSettings({ ...required, LIM_MATCHER_CACHE: "/indexes/" })).toThrow(
+    /LIM_MATCHER_CACHE.*LIM_STORAGE_ROOT/,
+  );
   expect(settingsHelp()).toContain("LIM_MEMORY_LIMIT_RATIO");
 });
