@@ -16,6 +16,8 @@ export interface ChaosOptions {
   failovers: number;
   seed: number;
   leaseTtlMs: number;
+  /** A take-over may take this long beyond the lease (default 1 s). */
+  takeoverSlackMs?: number;
   maxMinutes: number;
   flushEvery: number;
   restartEvery: number;
@@ -61,8 +63,7 @@ export const chaosDefaults: ChaosOptions = {
   lists: 10,
 };
 
-/** A take-over may take this long beyond the lease. */
-const takeoverSlackMs = 1_000;
+const defaultTakeoverSlackMs = 1_000;
 const dim = 8;
 const descriptorVersion = 1;
 const observeEveryMs = 100;
@@ -213,7 +214,7 @@ function reportOf(
   },
 ): ChaosReport {
   const { failOvers, ledger } = run;
-  const allowedMs = options.leaseTtlMs + takeoverSlackMs;
+  const allowedMs = options.leaseTtlMs + (options.takeoverSlackMs ?? defaultTakeoverSlackMs);
   for (const { kind, takeoverMs } of failOvers)
     if (takeoverMs > allowedMs)
       ledger.violation(

@@ -37,7 +37,16 @@ beforeAll(async () => {
 afterAll(() => rm(dir, { recursive: true, force: true }));
 
 // A folder for temporary files of its own keeps these runs apart from a demo that the user has running.
-const env = () => ({ TMPDIR: dir, REDIS_URL: "", DATABASE_URL: "" });
+// Leases and keys end sooner than by default, so that the demo's own limits on failures leave a busy machine room.
+const env = () => ({
+  TMPDIR: dir,
+  REDIS_URL: "",
+  DATABASE_URL: "",
+  LIM_MANAGER_LEASE_TTL_MS: "3000",
+  LIM_LABEL_KEY_TTL_MS: "3000",
+  LIM_LABEL_KEY_RENEW_MS: "500",
+  LIM_PLANNING_SETTLE_MS: "500",
+});
 const demo = (report: string) => [
   "demo",
   "--faces",
@@ -65,22 +74,22 @@ test("the demo on given descriptors holds every check and writes its report", as
 test("Ctrl-C leaves nothing running; what a killed demo left is reaped by the next start", async () => {
   const report = join(dir, "interrupted.json");
   const killed = startProcess({ name: "demo", script: limMain, args: demo(report), env: env() });
-  await killed.waitForLine(/building the indexes/, { timeoutMs: 60_000 });
+  await killed.waitForLine(/building the indexes/, { timeoutMs: 120_000 });
   killed.kill("SIGKILL");
   await killed.exited;
 
   const next = startProcess({ name: "demo", script: limMain, args: demo(report), env: env() });
-  await next.waitForLine(/starting two managers/, { timeoutMs: 60_000 });
+  await next.waitForLine(/starting two managers/, { timeoutMs: 120_000 });
   const reaped = next.lines.map(started).filter((pid) => pid !== undefined);
   // Redis, Postgres and six services.
   expect(reaped.length).toBeGreaterThanOrEqual(8);
   for (const pid of reaped) expect(await isProcessRunning(Number(pid)), pid).toBe(false);
 
-  await next.waitForLine(/building the indexes/, { timeoutMs: 60_000 });
+  await next.waitForLine(/building the indexes/, { timeoutMs: 120_000 });
   next.kill("SIGINT");
   expect(await next.exited).toBe(130);
   const third = startProcess({ name: "demo", script: limMain, args: demo(report), env: env() });
-  await third.waitForLine(/starting Redis/, { timeoutMs: 60_000 });
+  await third.waitForLine(/starting Redis/, { timeoutMs: 120_000 });
   expect(third.lines.map(started).filter((pid) => pid !== undefined)).toEqual([]);
   third.kill("SIGINT");
   await third.exited;

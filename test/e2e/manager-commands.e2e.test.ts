@@ -102,8 +102,9 @@ test("a task is watched to its end, and the exit code tells how it ended", async
   const watched = await lim(["tasks", "watch", queued?.task_id ?? ""], env);
   expect(watched.code, watched.stderr).toBe(0);
   expect(watched.stdout).toContain(`index ${queued?.task_id} is published`);
-  // Which phases it sees depends on the speed: the master reads progress once a second.
-  expect(watched.stderr).toMatch(/(snapshot|build|verify|store|publish) +\d+%/);
+  // Which phases it sees, if any, depends on the speed: the master reads progress now and then.
+  for (const line of watched.stderr.split("\n").filter(Boolean))
+    expect(line).toMatch(/(snapshot|build|verify|store|publish) +\d+%/);
   const built = await json<Task>("tasks", "create", "guests", "--watch");
   expect(built).toMatchObject({ status: "success", content: { list_id: guests } });
 

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { type Task, writeUuid } from "@lim/contracts";
+import { limits, type Task, writeUuid } from "@lim/contracts";
 import type { FacesDb } from "@lim/faces-db";
 import { openProcessLedger } from "@lim/local-servers";
 import { createSearchPlugin, type SearchPlugin } from "@lim/search-plugin";
@@ -37,7 +37,8 @@ export interface TestStack {
   stop(): Promise<void>;
 }
 
-export const times = { leaseTtlMs: 2_000, labelKeyTtlMs: 2_000 } as const;
+/** Short enough to wait for the end of what was killed; label keys of others stay while a test looks. */
+export const times = { leaseTtlMs: 2_000, labelKeyTtlMs: 600_000, shortLabelKeyTtlMs: 2_000 } as const;
 
 export async function startTestStack(options: {
   dim: number;
@@ -165,7 +166,7 @@ export async function managerCall<T>(
     ...(body === undefined
       ? {}
       : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
-    signal: AbortSignal.timeout(10_000),
+    signal: AbortSignal.timeout(30_000),
   });
   const text = await response.text();
   return { status: response.status, body: (text === "" ? undefined : JSON.parse(text)) as T };
@@ -201,7 +202,7 @@ export function matchUnderLoad(
           label,
           references: [{ descriptor }],
           limit: 3,
-          timeoutMs: 10_000,
+          timeoutMs: limits.maxMatchTimeoutMs,
         });
         const indexId = answer?.indexId ?? "none";
         seen.set(indexId, (seen.get(indexId) ?? 0) + 1);

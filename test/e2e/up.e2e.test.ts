@@ -36,7 +36,7 @@ async function up(apiToken = ""): Promise<ManagedProcess> {
       LIM_API_TOKEN: apiToken,
     },
   });
-  await started.waitForLine(/Ctrl-C stops everything/, { timeoutMs: 90_000 });
+  await started.waitForLine(/Ctrl-C stops everything/, { timeoutMs: 120_000 });
   env = { LIM_DESCRIPTOR_DIM: String(dim), LIM_API_TOKEN: apiToken };
   for (const line of started.lines) {
     const [, name, value] = /^export (\w+)=(.*)$/.exec(line) ?? [];
@@ -88,7 +88,7 @@ test("import, index, match and list by the printed settings", async () => {
       const answer = JSON.parse(run.stdout);
       return answer.path === "index" ? (expect(answer).toMatchObject({ indexId }) ?? true) : undefined;
     },
-    { timeoutMs: 30_000, intervalMs: 200 },
+    { timeoutMs: 60_000, intervalMs: 200 },
   );
   expect((await lim(["tasks"], env)).stdout).toContain(`${indexId}  success`);
   expect((await lim(["indexes"], env)).stdout).toContain(`${indexId}  ${listId}  600`);
@@ -97,7 +97,7 @@ test("import, index, match and list by the printed settings", async () => {
 test("a service that was killed is started again, at its place", async () => {
   const [, url, pid] = /indexed-matcher-1 +(http\S+) +\(process (\d+)\)/.exec(stack.lines.join("\n")) ?? [];
   process.kill(Number(pid), "SIGKILL");
-  await stack.waitForLine(/indexed-matcher-1 runs again/, { timeoutMs: 20_000 });
+  await stack.waitForLine(/indexed-matcher-1 runs again/, { timeoutMs: 60_000 });
   const ready = await eventually("it is ready", async () => (await fetch(`${url}/readyz`)).ok || undefined);
   expect(ready).toBe(true);
 });
@@ -137,7 +137,7 @@ test("Ctrl-C stops every process; the next start, now with a token, has faces an
       const parsed = JSON.parse(run.stdout);
       return parsed.path === "index" ? parsed : undefined;
     },
-    { timeoutMs: 30_000, intervalMs: 200 },
+    { timeoutMs: 60_000, intervalMs: 200 },
   );
   expect(answer.matches[0].face_id).toBe(faceIdOf("up", 3));
   const built = await lim(["tasks", "create", "staff", "--watch"], env);

@@ -139,8 +139,10 @@ export async function judgeLeftOvers(
         findings.violation(`removed task ${taskId} has a folder under list ${label}`);
   // Opening a storage cleans what dead processes left in the scratch folder.
   await openIndexStorage({ root: storage.root, scratchDir: deps.scratchDir });
+  // Compiled modules stay for the processes to come.
   for (const name of await readdir(deps.scratchDir))
-    if (name.startsWith("lim-")) findings.violation(`scratch ${name} is left after cleaning`);
+    if (name.startsWith("lim-") && !name.startsWith("lim-modules."))
+      findings.violation(`scratch ${name} is left after cleaning`);
 }
 
 function exists(path: string): Promise<boolean> {
