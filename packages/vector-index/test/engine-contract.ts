@@ -161,23 +161,29 @@ export function describeEngineContract(
       expect((await index.search(query, { k: 5, ef: 10 })).positions[0]).toBe(3);
     });
 
-    it("one change is one step: no search sees a part of it", async () => {
+    it.each([1, 9])("one change of %i rows is one step: no search sees a part of it", async (rows) => {
       const { index, vectors } = await filled(40);
+      const moved = vectors.slice(7 * dim, (7 + rows) * dim);
       const query = row(vectors, dim, 7);
-      let held = 7;
+      let held = range(7, rows);
       for (let round = 0; round < 20; round++) {
-        const next = 40 + round;
-        const look = () => index.search(query, { k: 40 + round, ef: 200 });
+        const next = range(40 + round * rows, rows);
+        const look = () => index.search(query, { k: 40 + (round + 1) * rows, ef: 400 });
         const before = look();
-        const changed = index.change({ add: placed(next, query, dim), remove: Uint32Array.of(held) });
+        const changed = index.change({ add: { positions: next, vectors: moved }, remove: held });
         const beside = Array.from({ length: 5 }, look);
+        const during = (async () => {
+          for (let i = 0; i < 5; i++) beside.push(Promise.resolve(await look()));
+        })();
         await changed;
         const after = look();
-        expect((await after).positions[0]).toBe(next);
+        expect((await after).positions[0]).toBe(next[0]);
+        await during;
         for (const found of await Promise.all([before, after, ...beside])) {
-          const positions = Array.from(found.positions.subarray(0, found.counts[0]));
-          expect(positions).toHaveLength(40);
-          expect(positions.filter((position) => position === held || position === next)).toHaveLength(1);
+          const positions = new Set(found.positions.subarray(0, found.counts[0]));
+          expect(positions.size).toBe(40);
+          const [olds, news] = [held, next].map((all) => all.filter((one) => positions.has(one)).length);
+          expect([olds, news]).toEqual((olds ?? 0) > 0 ? [rows, 0] : [0, rows]);
         }
         held = next;
       }

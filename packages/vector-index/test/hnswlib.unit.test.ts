@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { availableEngines, loadEngine } from "../src/engines.ts";
 import { HnswlibIndex } from "../src/hnswlib/hnswlib-index.ts";
+import type { Steps } from "../src/hnswlib/thread.ts";
 import type { VectorIndex } from "../src/port.ts";
 import { describeEngineContract } from "./engine-contract.ts";
 import { range, row, unitVectors } from "./fixtures.ts";
@@ -106,6 +107,27 @@ describe.skipIf(isMissing)("hnswlib's traps", () => {
     await expect(index.add(range(5000, 1), unitVectors(1, dim, 26))).rejects.toMatchObject({
       errorName: "engine_failed",
     });
+    await index.close();
+  });
+
+  it("I5: of a change that fails in a later slice nothing is found, then or after the next change", async () => {
+    const adapter = await loadEngine("hnswlib");
+    const dim = 16;
+    const index = await adapter.create({ dim, capacity: 10, params });
+    const vectors = unitVectors(12, dim, 28);
+    await index.add(range(0, 3), vectors.slice(0, 3 * dim));
+    const found = async () => (await index.search(row(vectors, dim, 5), { k: 12, ef: 50 })).counts[0];
+    const steps = function* (): Steps<void> {
+      const add = vectors.slice(3 * dim, 9 * dim);
+      yield { message: { op: "insert", first: 3, add } };
+      yield { message: { op: "change", first: 77, add, remove: Uint32Array.of(0) } };
+    };
+    await expect(threadOf(index).call(steps(), { overtakers: 1 })).rejects.toMatchObject({
+      errorName: "bad_input",
+    });
+    expect([await found(), index.count, index.slots]).toEqual([3, 3, 9]);
+    await index.add(range(9, 1), row(vectors, dim, 9));
+    expect([await found(), index.count]).toEqual([4, 4]);
     await index.close();
   });
 

@@ -122,7 +122,7 @@ export class HnswlibIndex implements VectorIndex {
     const shared = sharedCopy(vectors);
     await this.thread.call(addInSlices(first, shared, this.dim, options.signal), {
       signal: options.signal,
-      sliced: true,
+      overtakers: vectorIndexLimits.maxSearchesBetweenSlices,
     });
   }
 
@@ -137,6 +137,14 @@ export class HnswlibIndex implements VectorIndex {
   ): Promise<void> {
     assertPlaced(change.add, this.dim);
     const first = firstOf(change.add.positions);
+    if (change.add.positions.length > vectorIndexLimits.changeSliceRows) {
+      const add = sharedCopy(change.add.vectors);
+      await this.thread.call(changeInSlices(first, add, change.remove.slice(), this.dim), {
+        signal: options.signal,
+        overtakers: vectorIndexLimits.maxSearchesInChange,
+      });
+      return;
+    }
     const add = ownCopy(change.add.vectors);
     const remove = ownCopy(change.remove);
     const steps = (function* (): Steps<void> {
@@ -205,9 +213,9 @@ function* addInSlices(
   dim: number,
   signal: AbortSignal | undefined,
 ): Steps<void> {
-  yield { message: { op: "check", vectors: shared } };
-  const sliceValues = vectorIndexLimits.addSliceRows * dim;
   const none = new Uint32Array();
+  yield { message: { op: "check", vectors: shared, remove: none } };
+  const sliceValues = vectorIndexLimits.addSliceRows * dim;
   let added = 0;
   try {
     for (let start = 0; start < shared.length; start += sliceValues) {
@@ -220,5 +228,20 @@ function* addInSlices(
     const remove = Uint32Array.from({ length: added }, (_, i) => first + i);
     yield { message: { op: "change", first: 0, add: new Float32Array(), remove } };
     throw thrown;
+  }
+}
+
+/**
+ * Rows are inserted slice by slice, with searches in between that do not return them; the last step shows them all and
+ * hides what is removed. Where one fails, the thread hides what was inserted: its positions stay used.
+ */
+function* changeInSlices(first: number, shared: Float32Array, remove: Uint32Array, dim: number): Steps<void> {
+  yield { message: { op: "check", vectors: shared, remove } };
+  const sliceValues = vectorIndexLimits.changeSliceRows * dim;
+  for (let start = 0; start < shared.length; start += sliceValues) {
+    const add = shared.subarray(start, start + sliceValues);
+    const at = first + start / dim;
+    if (start + sliceValues < shared.length) yield { message: { op: "insert", first: at, add } };
+    else yield { message: { op: "change", first: at, add, remove } };
   }
 }

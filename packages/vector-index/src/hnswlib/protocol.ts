@@ -4,7 +4,9 @@ import type { ErrorName } from "@lim/contracts";
 export type EngineRequest =
   | { op: "create"; dim: number; capacity: number; m: number; efConstruction: number; seed: number }
   | { op: "load"; path: string; dim: number; slots: number; removed: Uint32Array; m: number }
-  | { op: "check"; vectors: Float32Array }
+  | { op: "check"; vectors: Float32Array; remove: Uint32Array }
+  /** Adds rows that no search returns before the next change. */
+  | { op: "insert"; first: number; add: Float32Array }
   | { op: "change"; first: number; add: Float32Array; remove: Uint32Array }
   | { op: "search"; queries: Float32Array; k: number; ef: number }
   | { op: "read"; positions: Uint32Array }

@@ -17,8 +17,8 @@ interface Call {
   steps: Steps<unknown>;
   /** Only reads, so it may run between the slices of a long addition. */
   readOnly: boolean;
-  /** Has several steps, between which read-only calls may run. */
-  sliced: boolean;
+  /** Read-only calls that may run between two of its steps; 0 where it has one step only. */
+  overtakers: number;
   signal: AbortSignal | undefined;
   onAbort: (() => void) | undefined;
   resolve: (value: unknown) => void;
@@ -30,7 +30,7 @@ const window = 2;
 
 /**
  * The thread of one index: calls in call order, but for read-only calls at the head of the queue, which run
- * between the slices of a long addition. Holds the process open only while calls are pending.
+ * between the slices of a long addition or change. Holds the process open only while calls are pending.
  */
 export class EngineThread {
   state: EngineState = { slots: 0, count: 0, capacity: 0 };
@@ -63,7 +63,7 @@ export class EngineThread {
 
   call<T>(
     steps: Steps<T>,
-    options: { signal?: AbortSignal | undefined; readOnly?: boolean; sliced?: boolean },
+    options: { signal?: AbortSignal | undefined; readOnly?: boolean; overtakers?: number },
   ): Promise<T> {
     const { signal } = options;
     if (this.dead) return Promise.reject(this.dead);
@@ -76,7 +76,7 @@ export class EngineThread {
       const call: Call = {
         steps,
         readOnly: options.readOnly ?? false,
-        sliced: options.sliced ?? false,
+        overtakers: options.overtakers ?? 0,
         signal,
         onAbort: undefined,
         resolve: resolve as (value: unknown) => void,
@@ -150,9 +150,9 @@ export class EngineThread {
     const head = this.queue[0];
     if (!head) return undefined;
     if (this.sliced) {
-      if (!head.readOnly || this.overtaken >= vectorIndexLimits.maxSearchesBetweenSlices) return undefined;
+      if (!head.readOnly || this.overtaken >= this.sliced.overtakers) return undefined;
       this.overtaken++;
-    } else if (head.sliced) this.sliced = head;
+    } else if (head.overtakers > 0) this.sliced = head;
     this.queue.shift();
     return head;
   }

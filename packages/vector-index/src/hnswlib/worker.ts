@@ -15,6 +15,8 @@ interface Held {
   dim: number;
   m: number;
   slots: number;
+  /** Positions from here on are of a change that is not complete yet: no search returns them. */
+  visible: number;
   removedCount: number;
   /** One byte a position: 1 = hidden. */
   removed: Uint8Array;
@@ -33,7 +35,7 @@ function stateOf(): EngineState {
   if (!held) return { slots: 0, count: 0, capacity: 0 };
   return {
     slots: held.slots,
-    count: held.slots - held.removedCount,
+    count: held.visible - held.removedCount,
     capacity: held.index.getMaxElements(),
   };
 }
@@ -46,6 +48,7 @@ function create(request: Request<"create">): Answer {
     dim: request.dim,
     m: request.m,
     slots: 0,
+    visible: 0,
     removedCount: 0,
     removed: new Uint8Array(request.capacity),
     row: new Array<number>(request.dim).fill(0.5),
@@ -67,13 +70,14 @@ function load(request: Request<"load">): Answer {
   if (index.getCurrentCount() !== slots || index.getNumDimensions() !== dim)
     throw new EngineFault("index_refused", `engine holds ${index.getCurrentCount()} elements, not ${slots}`);
   const row = new Array<number>(dim).fill(0.5);
-  held = { index, dim, m, slots, removedCount: request.removed.length, removed, row };
+  held = { index, dim, m, slots, visible: slots, removedCount: request.removed.length, removed, row };
   return {};
 }
 
-function check(vectors: Float32Array): Answer {
+function check(vectors: Float32Array, remove?: Uint32Array): Answer {
   const fault = vectorFault(vectors, current().dim);
   if (fault) throw new EngineFault("bad_input", fault);
+  if (remove) checkPositions(current(), remove);
   return {};
 }
 
@@ -109,50 +113,67 @@ function checkPositions(target: Held, positions: Uint32Array): void {
   }
 }
 
-function change(request: Request<"change">): Answer {
+function insert({ first, add }: Pick<Request<"insert">, "first" | "add">): Answer {
   const target = current();
-  check(request.add);
-  checkPositions(target, request.remove);
-  const rows = request.add.length / target.dim;
-  const first = target.slots;
-  if (rows > 0 && request.first !== first)
-    throw new EngineFault("bad_input", `the next position is ${first}, got ${request.first}`);
-  reserve(target, first + rows);
+  check(add);
+  const rows = add.length / target.dim;
+  const begin = target.slots;
+  if (rows > 0 && first !== begin)
+    throw new EngineFault("bad_input", `the next position is ${begin}, got ${first}`);
+  reserve(target, begin + rows);
+  for (let i = 0; i < rows; i++) {
+    target.index.addPoint(setRow(target, add, i * target.dim), target.slots);
+    target.slots++;
+  }
+  return {};
+}
+
+/** What was added of a change that fails, now or in a step before, must not be found; its positions stay used. */
+function orAbandon(step: () => Answer): Answer {
   try {
-    for (let i = 0; i < rows; i++) {
-      target.index.addPoint(setRow(target, request.add, i * target.dim), target.slots);
-      target.slots++;
-    }
+    return step();
   } catch (thrown) {
-    // What was added of a change that failed must not be found.
-    for (let position = first; position < target.slots; position++) hide(target, position);
+    const target = current();
+    for (let position = target.visible; position < target.slots; position++) hide(target, position);
+    target.visible = target.slots;
     throw thrown;
   }
+}
+
+/** Adds the last rows of a change, and makes all of it visible together. */
+function change(request: Request<"change">): Answer {
+  const target = current();
+  checkPositions(target, request.remove);
+  insert(request);
+  target.visible = target.slots;
   for (const position of request.remove) hide(target, position);
   return {};
 }
 
 function search(request: Request<"search">): Answer {
-  const { index, dim, slots, removedCount } = current();
+  const { index, dim, slots, visible, removedCount } = current();
   check(request.queries);
   const queryCount = request.queries.length / dim;
   const counts = new Uint32Array(queryCount);
   const positions = new Uint32Array(queryCount * request.k);
   const values = new Float32Array(queryCount * request.k);
-  // The library throws on a k above what it holds.
-  const k = Math.min(request.k, slots - removedCount);
+  // So many more as are not to be returned yet. The library throws on a k above what it holds.
+  const k = Math.min(request.k + slots - visible, slots - removedCount);
   // Not kept by the file and reset by every load, so it is set on every search.
   index.setEf(Math.max(request.ef, k, 1));
   for (let query = 0; query < queryCount && k > 0; query++) {
     const found = index.searchKnn(setRow(current(), request.queries, query * dim), k);
     const start = query * request.k;
-    const count = found.neighbors.length;
-    counts[query] = count;
-    for (let i = 0; i < count; i++) {
-      positions[start + i] = found.neighbors[i] as number;
+    let count = 0;
+    for (let i = 0; i < found.neighbors.length && count < request.k; i++) {
+      const position = found.neighbors[i] as number;
+      if (position >= visible) continue;
+      positions[start + count] = position;
       const similarity = 1 - (found.distances[i] as number);
-      values[start + i] = similarity <= 0 ? 0 : similarity >= 1 ? 1 : similarity;
+      values[start + count] = similarity <= 0 ? 0 : similarity >= 1 ? 1 : similarity;
+      count++;
     }
+    counts[query] = count;
   }
   return { counts, positions, values };
 }
@@ -223,9 +244,11 @@ function handle(request: EngineRequest): Answer {
     case "load":
       return load(request);
     case "check":
-      return check(request.vectors);
+      return check(request.vectors, request.remove);
+    case "insert":
+      return orAbandon(() => insert(request));
     case "change":
-      return change(request);
+      return orAbandon(() => change(request));
     case "search":
       return search(request);
     case "read":
