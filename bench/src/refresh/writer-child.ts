@@ -16,8 +16,8 @@ import {
 } from "./writer-protocol.ts";
 
 const { descriptorVersion } = defaults;
-/** Persons linked last are not unlinked yet: writers overtake each other. */
-const unlinkLagFaces = 1_000;
+/** Transactions whose persons are not unlinked yet: those linked last are looked for when a flow has ended. */
+const keptTransactions = 50;
 /** Persons of each kind that are named for checks. */
 const namedPersons = 50;
 /** Faces of one transaction of a burst. */
@@ -26,10 +26,11 @@ const burstTransactionFaces = 500;
 interface State extends WriterOptions {
   db: FacesDb;
   generator: FaceGenerator;
-  /** Next person to link and to unlink, and how many were replaced. */
+  /** Next person to link, and how many were replaced. */
   nextLink: number;
-  nextUnlink: number;
   replaced: number;
+  /** First persons of those that can be unlinked, ten each, in the order of their links: those of the first half, then new ones. */
+  linked: number[];
 }
 
 interface Transaction {
@@ -53,39 +54,36 @@ function facesFrom(from: State, firstPerson: number, count: number, image: numbe
   }));
 }
 
-/**
- * The next transaction of a kind. Unlinked are the persons of the first half, then those that were linked since, in that
- * order; replaced are those of the second half, again and again with another image.
- */
+/** The next transaction of a kind. Replaced are the persons of the second half, again and again with another image. */
 function nextTransaction(from: State, kind: Kind): Transaction {
-  const half = from.faces / 2;
+  if (kind === "unlink") return { kind, firstPerson: -1, faces: [] };
   if (kind === "link") {
     const firstPerson = from.nextLink;
     from.nextLink += facesPerTransaction;
     return { kind, firstPerson, faces: facesFrom(from, firstPerson, facesPerTransaction, 0) };
   }
-  if (kind === "unlink") {
-    if (from.nextUnlink === half) from.nextUnlink = from.faces;
-    const firstPerson = from.nextUnlink;
-    from.nextUnlink += facesPerTransaction;
-    if (firstPerson >= from.faces && from.nextUnlink > from.nextLink - unlinkLagFaces)
-      throw new Error(`${from.faces} faces are too few for so many unlinks`);
-    return { kind, firstPerson, faces: facesFrom(from, firstPerson, facesPerTransaction, 0) };
-  }
+  const half = from.faces / 2;
   const image = 2 + Math.floor(from.replaced / half);
   const firstPerson = half + (from.replaced % half);
   from.replaced += facesPerTransaction;
   return { kind, firstPerson, faces: facesFrom(from, firstPerson, facesPerTransaction, image) };
 }
 
-async function commit(to: State, { kind, faces }: Transaction): Promise<void> {
-  const { db, listId } = to;
-  const changed =
-    kind === "unlink"
-      ? await db.unlinkFaces({ listId, faceIds: faces.map(({ faceId }) => faceId) })
-      : await db.putFaces({ listIds: [listId], descriptorVersion, faces });
-  if (kind === "unlink" && changed !== faces.length)
-    throw new Error(`unlinked ${String(changed)} of ${faces.length} faces`);
+async function commit(to: State, transaction: Transaction): Promise<void> {
+  const { db, listId, linked } = to;
+  if (transaction.kind !== "unlink") {
+    await db.putFaces({ listIds: [listId], descriptorVersion, faces: transaction.faces });
+    if (transaction.kind === "link") linked.push(transaction.firstPerson);
+    return;
+  }
+  // Longest linked first: of what was not written for want of time nothing can be unlinked.
+  if (linked.length <= keptTransactions) throw new Error(`${to.faces} faces are too few for so many unlinks`);
+  transaction.firstPerson = linked.shift() as number;
+  const faceIds = Array.from({ length: facesPerTransaction }, (_, i) =>
+    faceIdOf(to.name, transaction.firstPerson + i),
+  );
+  const changed = await db.unlinkFaces({ listId, faceIds });
+  if (changed !== faceIds.length) throw new Error(`unlinked ${changed} of ${faceIds.length} faces`);
 }
 
 async function revisionOf({ db, listId }: State): Promise<number> {
@@ -147,7 +145,11 @@ const operations: WriterOperations = {
       effectiveDim: args.dim * 0.64,
       seed: args.modelSeed,
     });
-    state = { ...args, db, generator, nextLink: args.faces, nextUnlink: 0, replaced: 0 };
+    const linked = Array.from(
+      { length: args.faces / 2 / facesPerTransaction },
+      (_, i) => i * facesPerTransaction,
+    );
+    state = { ...args, db, generator, nextLink: args.faces, replaced: 0, linked };
   },
   async prepareFlow({ perS, durationMs, mix }) {
     const kinds = (["link", "replace", "unlink"] as const).flatMap((kind) =>
@@ -170,7 +172,8 @@ const operations: WriterOperations = {
   },
   async burst() {
     const startedMs = epochMs();
-    for (const transaction of prepared) await commit(current(), transaction);
+    const { db, listId } = current();
+    for (const { faces } of prepared) await db.putFaces({ listIds: [listId], descriptorVersion, faces });
     prepared = [];
     return { startedMs, committedMs: epochMs(), revision: await revisionOf(current()) };
   },
