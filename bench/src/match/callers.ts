@@ -25,6 +25,7 @@ export interface CallerArgs {
 
 const timeoutMs = 10_000;
 const servedPollMs = 20;
+const servedLimitMs = 60_000;
 const maxReadReplies = 512;
 const blockMs = 1_000;
 
@@ -39,7 +40,11 @@ async function connectPlugin(
 ): Promise<Caller> {
   const dim = queries[0]?.length ?? 0;
   const plugin = await createSearchPlugin({ redis: { url: redisUrl }, dim, descriptorVersion });
-  while (!plugin.labels().some((served) => served.label === label)) await sleep(servedPollMs);
+  const untilMs = performance.now() + servedLimitMs;
+  while (!plugin.labels().some((served) => served.label === label)) {
+    if (performance.now() > untilMs) throw new Error(`nobody serves ${label} after ${servedLimitMs} ms`);
+    await sleep(servedPollMs);
+  }
   return {
     async ask(n) {
       const descriptor = queries[n % queries.length] as Float32Array;
