@@ -8,7 +8,7 @@ import {
 } from "@lim/contracts";
 import { Redis } from "ioredis";
 import { type Findings, textOf } from "../findings.ts";
-import { marginMs } from "./requests.ts";
+import { marginMs, rawSlackMs } from "./requests.ts";
 
 const blockMs = 200;
 const pauseMs = 50;
@@ -122,7 +122,10 @@ export async function openRawCaller(options: {
               resolve(outcome);
             },
           };
-          const timer = setTimeout(() => one.settle(undefined), request.timeoutMs + marginMs.raw);
+          const giveUp = () => {
+            timer = setTimeout(() => one.settle(undefined), rawSlackMs / 2);
+          };
+          let timer = setTimeout(giveUp, request.timeoutMs + marginMs.raw);
           waiting.set(rid, one);
         });
       });

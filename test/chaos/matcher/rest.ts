@@ -138,5 +138,6 @@ export async function judgeNothingLeft(deps: {
   for (const name of await readdir(join(storageRoot, ".staging")))
     findings.violation(`staging folder ${name} is left`);
   for (const name of await readdir(scratchDir))
-    if (name.startsWith("lim-")) findings.violation(`scratch ${name} is left`);
+    if (name.startsWith("lim-") && !name.startsWith("lim-modules."))
+      findings.violation(`scratch ${name} is left`);
 }

@@ -138,7 +138,7 @@ export class ServedWatch {
       const life = lifeOf.get(matcherId);
       const seen = life && this.#lives.get(life)?.get(label);
       // One that died moments ago may have left a key that its successor of the same id has not set yet.
-      const inherited = (this.#deadUntilMs.get(matcherId) ?? 0) >= readAtMs;
+      const inherited = this.#mayLeaveKeys(matcherId, readAtMs);
       if (!life && !inherited)
         this.#findings.violation(
           `I8: key of list ${label} at ${matcherId} is still there, though its matcher is gone`,
@@ -153,6 +153,11 @@ export class ServedWatch {
     this.#findings.count("watch", "looks at label keys");
   }
 
+  /** One of this id has died, and keys of it could be there at that moment. */
+  #mayLeaveKeys(matcherId: string, atMs: number): boolean {
+    return (this.#deadUntilMs.get(matcherId) ?? Number.NEGATIVE_INFINITY) >= atMs;
+  }
+
   /**
    * A key that was there before and after its matcher said that it does not serve the label. Only of matchers that
    * live and can reach Redis.
@@ -164,7 +169,7 @@ export class ServedWatch {
     after: readonly SeenKey[],
   ): void {
     if (!this.#lives.has(life) || life.paused) return;
-    if ((this.#deadUntilMs.get(life.matcherId) ?? 0) >= performance.now() - this.#keyTtlMs) return;
+    if (this.#mayLeaveKeys(life.matcherId, performance.now() - this.#keyTtlMs)) return;
     const serves = new Set(said.filter(({ revision }) => revision !== null).map(({ label }) => label));
     const has = (keys: readonly SeenKey[], label: string) =>
       keys.some((key) => key.label === label && key.matcherId === life.matcherId);
