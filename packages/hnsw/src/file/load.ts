@@ -18,7 +18,7 @@ import { refusal } from "./refusal.ts";
 import { inParallel, type Slice, slicesOf } from "./slices.ts";
 
 /** Slots that a thread walks before it is asked again. */
-const validateSlots = 32_768;
+const validateSlots = 4096;
 
 export interface LoadOptions {
   /** As of the file if not given. */

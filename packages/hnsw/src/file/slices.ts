@@ -1,8 +1,11 @@
 import { throwIfAborted } from "../errors.ts";
 import type { FilePlan, Section } from "./format.ts";
 
-/** What a thread reads or writes before it is asked again: between two slices other work of the pool gets its turn. */
-const sliceBytes = 8 * 1024 * 1024;
+/**
+ * What a thread reads or writes before it is asked again: between two slices other work of the pool gets its turn, and a
+ * search that comes while an index is loaded waits for one of them.
+ */
+const sliceBytes = 1024 * 1024;
 
 export interface Slice {
   from: number;
