@@ -8,7 +8,7 @@ export type FeedFaces = Pick<FacesDb, "readPackets">;
 /** Distinct faces a packet while catching up: nobody searches that index yet, so fewer, larger steps do no harm. */
 export const catchUpPacketFaces = 500;
 /** Distinct faces that one query reads. While they are applied the next ones are read, so twice as many are held. */
-const readFaces = 500;
+const readFaces = 200;
 
 /**
  * Applies the feed to `holder` in packets of at most `maxFaces` until it is at `toRevision`, and tells what kept it from
