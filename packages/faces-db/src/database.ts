@@ -41,6 +41,9 @@ export class Database {
     });
     // An idle connection that Postgres closes is replaced at the next use; without a listener it would end the process.
     this.#pool.on("error", () => {});
+    // Nor may one end it that Postgres closes in the moment it is handed out, when the pool listens no more and its user
+    // does not yet; whoever uses it is told by the query.
+    this.#pool.on("connect", (client) => client.on("error", () => {}));
   }
 
   error(thrown: unknown, signal?: AbortSignal): LimError {
@@ -57,15 +60,12 @@ export class Database {
     } catch (cause) {
       throw this.error(cause, signal);
     }
-    const ignore = () => {};
-    client.on("error", ignore);
     let out = true;
     const end = (destroy: boolean) => {
       if (!out) return;
       out = false;
       signal?.removeEventListener("abort", abort);
       this.#openWork.delete(abort);
-      if (!destroy) client.removeListener("error", ignore);
       client.release(destroy);
     };
     const abort = () => {
