@@ -3,7 +3,7 @@ import { resetVisits } from "./visits";
 
 export { filterAt, levelOf, outKeysAt, outScoresAt, queriesAt, rowScratchAt } from "./state";
 export { insert } from "./insert";
-export { candidate, collect, finish, rescore, scan, scanRows, search } from "./search";
+export { candidate, collect, finish, reached, rescore, scan, scanRows, search } from "./search";
 export { mendEntry, mendOrphans, sweepRange } from "./sweep";
 export { distances } from "./walk";
 

@@ -35,6 +35,9 @@ import {
 } from "./state";
 import { beamWalk, descend, isVisible, isWanted, selectFound, wantedWalk } from "./walk";
 
+/** What the last walk found where nothing was left to be met before it had `ef`; else more than any index holds. */
+export let reached: u32 = 0x7fffffff;
+
 @inline function queryAt(index: u32): usize {
   return queriesAt + ((<usize>index * dim) << 2);
 }
@@ -65,6 +68,7 @@ function keepVisible(n: u32, version: u32): u32 {
 /** The `ef` nearest that the graph leads to, by the coarse plane. */
 function byGraph(ef: u32, slots: u32, version: u32, filtered: bool): u32 {
   const from = entry();
+  reached = 0;
   if (from == 0) return 0;
   const first = <u32>from - 1;
   let nearest = keyFrom(walkDistance(first, query8At), first);
@@ -72,10 +76,13 @@ function byGraph(ef: u32, slots: u32, version: u32, filtered: bool): u32 {
   if (!filtered) {
     const n = beamWalk(query8At, nearest, ef, 0, slots);
     const kept = keepVisible(n, version);
+    reached = n < ef ? kept : 0x7fffffff;
     // A few that were removed or are not there yet cost a little of ef; where they are many, they must not.
     if (n - kept <= ef >> 3) return kept;
   }
-  return wantedWalk(query8At, nearest, ef, 0, slots, version, filtered);
+  const wanted = wantedWalk(query8At, nearest, ef, 0, slots, version, filtered);
+  reached = wanted < ef ? wanted : 0x7fffffff;
+  return wanted;
 }
 
 /** The `count` nearest of all wanted slots by all 8 bits; the coarse plane rules most of them out, with certainty. */

@@ -5,6 +5,8 @@ export interface EngineExports {
   readonly outScoresAt: WebAssembly.Global<number>;
   readonly filterAt: WebAssembly.Global<number>;
   readonly rowScratchAt: WebAssembly.Global<number>;
+  /** What the last walk of the graph found where nothing was left before it had `ef`; else more than any index holds. */
+  readonly reached: WebAssembly.Global<number>;
   attach(block: number, thread: number): void;
   levelOf(slot: number): number;
   insert(slot: number, row: number, slots: number): void;

@@ -26,7 +26,8 @@ export interface SearchOptions extends Cancellable {
   filter?: Uint8Array | undefined;
   /**
    * true = all vectors are compared, by 8 bits, then re-ranked; "rows" = by the full-precision rows in memory; false =
-   * by the graph in any case. Default: the graph, unless the vectors or those that the filter allows are few.
+   * by the graph, and where it leads to fewer than there are, by comparing all. Default: that, unless the vectors or
+   * those that the filter allows are few.
    */
   exact?: boolean | "rows" | undefined;
 }

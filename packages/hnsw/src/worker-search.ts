@@ -33,12 +33,22 @@ function isExact(opened: Opened, item: SearchItem): boolean {
   return item.filter !== undefined && opened.allowed < item.ef * autoExactAllowedPerEf;
 }
 
+/** What there is to be found, at most: keys that the filter allows may be gone. */
+function wantedOf(opened: Opened, { live, filter }: SearchItem): number {
+  return filter === undefined ? live : Math.min(live, opened.allowed);
+}
+
 /** Re-rank by rows in a file. */
-function searchWithFile(opened: Opened, item: SearchItem, index: number, rows: number): number {
+function searchWithFile(
+  opened: Opened,
+  item: SearchItem,
+  index: number,
+  { rows, exact }: { rows: number; exact: boolean },
+): number {
   const { exports, memory, layout } = opened;
   const { k, ef, depth, slots, version } = item;
   const filtered = item.filter !== undefined;
-  const n = exports.collect(index, k, ef, depth, slots, version, filtered, isExact(opened, item));
+  const n = exports.collect(index, k, ef, depth, slots, version, filtered, exact);
   const rowBytes = rowBytesInFile(layout);
   const scratch = new Uint8Array(memory.buffer, exports.rowScratchAt.value, rowBytes);
   for (let i = 0; i < n; i++) {
@@ -49,13 +59,14 @@ function searchWithFile(opened: Opened, item: SearchItem, index: number, rows: n
   return exports.finish(n, k);
 }
 
-function searchOne(opened: Opened, item: SearchItem, index: number): number {
+/** `exact`: all are compared, else the graph is followed. */
+function searchOne(opened: Opened, item: SearchItem, index: number, exact: boolean): number {
   const { exports, rows } = opened;
   const { k, ef, depth, slots, version } = item;
   const filtered = item.filter !== undefined;
   if (item.mode === "rows") return exports.scanRows(index, k, slots, version, filtered);
-  if (rows !== undefined && depth > 0) return searchWithFile(opened, item, index, rows);
-  return isExact(opened, item)
+  if (rows !== undefined && depth > 0) return searchWithFile(opened, item, index, { rows, exact });
+  return exact
     ? exports.scan(index, k, depth, slots, version, filtered)
     : exports.search(index, k, ef, depth, slots, version, filtered);
 }
@@ -68,16 +79,24 @@ export function runSearch(opened: Opened, job: SearchJob): SearchReply {
   const failures: { item: number; error: PlainError }[] = [];
   const queriesAt = exports.queriesAt.value;
   const queries = new Float32Array(memory.buffer, queriesAt, paddedDim * (job.queries.length / dim));
-  for (let i = 0; i * dim < job.queries.length; i++)
-    queries.set(job.queries.subarray(i * dim, (i + 1) * dim), i * paddedDim);
+  const setQuery = (i: number) => queries.set(job.queries.subarray(i * dim, (i + 1) * dim), i * paddedDim);
+  for (let i = 0; i * dim < job.queries.length; i++) setQuery(i);
   let query = 0;
   let at = 0;
   job.items.forEach((item, number) => {
     const { count, k } = item;
     try {
       if (item.filter !== undefined) setFilter(opened, item.filter);
+      const exact = isExact(opened, item);
+      const wanted = wantedOf(opened, item);
       for (let i = 0; i < count; i++) {
-        const n = searchOne(opened, item, query + i);
+        let n = searchOne(opened, item, query + i, exact);
+        // Links to what was removed give way to new ones, also where a search of an earlier state would still need them.
+        // A walk that came to its end has met all that it could: to compare all costs little more.
+        if (!exact && exports.reached.value < wanted) {
+          setQuery(query + i);
+          n = searchOne(opened, item, query + i, true);
+        }
         words[at + i] = n;
         words.set(
           new Uint32Array(memory.buffer, exports.outKeysAt.value, Math.min(n, k)),

@@ -1,6 +1,7 @@
 // One writer and many searchers at the same time: whatever a search returns must be the truth of one state of the index
 // between its call and its return.
 import { afterAll, describe, expect, test } from "vitest";
+import { coreOf } from "../src/hnsw-index.ts";
 import { HnswIndex, HnswPool, type Metric, type SearchOptions } from "../src/index.ts";
 import { History, hitsOf, prepared, scoreOf } from "./oracle.ts";
 import { randomFrom } from "./support.ts";
@@ -307,6 +308,42 @@ describe("searches beside a writer", () => {
       }
       expect(faults).toEqual([]);
       await watched.close();
+    },
+  );
+});
+
+describe("a search of an earlier state", () => {
+  test.each([
+    { rows: "float32", metric: "cosine" },
+    { rows: "none", metric: "l2" },
+  ] as const)(
+    "finds all of it though no link leads there any more: $metric, rows $rows",
+    async ({ rows, metric }) => {
+      const [count, k] = [40, 5];
+      // The same graph every time, and one in which the entry point moves to where no old link is left.
+      const random = randomFrom(1);
+      const index = await HnswIndex.create({ dim, metric, rows, m: 8, efConstruction: 40, pool: pools[0] });
+      const core = coreOf(index);
+      const replace = async (round: number) => {
+        await index.remove(index.keys());
+        const keys = Uint32Array.from({ length: count }, (_, i) => round * count + i);
+        const vectors = Float32Array.from({ length: count * dim }, () => random() - 0.5);
+        await index.upsert(keys, vectors, { threads: 1 });
+      };
+      await replace(0);
+      const before = core.snapshot();
+      const running = core.ledger.begin(before.version);
+      for (let round = 1; round < 60; round++) await replace(round);
+      const queries = Float32Array.from({ length: 30 * dim }, () => random() - 0.5);
+      const filter = new Uint8Array(2 ** 8).fill(0x55);
+      for (const asked of [{}, { filter }]) {
+        const options = { k, ef: 100, depth: 100, ...asked };
+        const found = await core.searches.search(queries, { ...options, exact: false }, before);
+        expect(found).toEqual(await core.searches.search(queries, { ...options, exact: true }, before));
+        expect(found.counts.every((n) => n === k)).toBe(true);
+      }
+      core.ledger.end(running);
+      await index.close();
     },
   );
 });
