@@ -44,13 +44,13 @@ describe("publishers that die or meet", () => {
       "publish 0",
       "publish 1",
     ];
+    // Again where files move, past the word by a little, another little each time.
+    const kills = moments.length + 4;
     let seen = 0;
-    const kills = 16;
     for (let round = 0; round < kills; round++) {
       const indexId = idOf(5000 + round);
       const publisher = startPublisher(storage.root, indexId, 1);
-      await publisher.said(moments[round % moments.length] ?? "");
-      // Past the phase's word by a little, another little in each turn.
+      await publisher.said(moments[round] ?? moments[round - 4] ?? "");
       await new Promise((resolve) => setTimeout(resolve, round < moments.length ? 0 : (round * 7) % 12));
       publisher.child.kill("SIGKILL");
       await publisher.exited;
@@ -69,7 +69,7 @@ describe("publishers that die or meet", () => {
     await keyed.close();
     await storage.collect({ nowMs: Date.now() + 16 * 60_000 });
     expect(readdirSync(join(storage.root, ".staging"))).toEqual([]);
-  }, 120_000);
+  });
 
   it("I2, I3: two processes that publish one id give exactly one index", async () => {
     const { storage } = await openCounted(tempFolder());
@@ -90,5 +90,5 @@ describe("publishers that die or meet", () => {
     }
     expect(existsSync(join(storage.root, ".staging"))).toBe(true);
     expect(readdirSync(join(storage.root, ".staging"))).toEqual([]);
-  }, 60_000);
+  });
 });

@@ -187,13 +187,19 @@ describe("I1 a descriptor replaced while its face is being linked", () => {
   });
 });
 
+/** A storm is over after so many, however long they take. */
+const stormCommits = 150;
+interface Commits {
+  count: number;
+  enough(): boolean;
+}
+
 const retryable = new Set(["40001", "40P01"]);
 
 /** Random transactions at both levels that hold their locks for a while, so that they would commit out of order. */
-async function storm(client: pg.Client, lists: ListState[], faceIds: string[], until: () => boolean) {
-  let commits = 0;
+async function storm(client: pg.Client, lists: ListState[], faceIds: string[], commits: Commits) {
   const pick = <T>(from: readonly T[]) => from[Math.floor(Math.random() * from.length)] as T;
-  while (!until()) {
+  while (!commits.enough()) {
     try {
       await client.query(Math.random() < 0.7 ? begin.rc : begin.rr);
       for (let step = 0; step < 1 + Math.random() * 2; step++) {
@@ -214,38 +220,36 @@ async function storm(client: pg.Client, lists: ListState[], faceIds: string[], u
         if (Math.random() < 0.3) await client.query("SELECT pg_sleep(random() * 0.004)");
       }
       await client.query(Math.random() < 0.9 ? "COMMIT" : "ROLLBACK");
-      commits++;
+      commits.count++;
     } catch (thrown) {
       if (!(thrown instanceof pg.DatabaseError) || !retryable.has(thrown.code ?? "")) throw thrown;
       await client.query("ROLLBACK");
     }
   }
-  return commits;
 }
 
 /** Runs writers and followers side by side, then says for each follower whether it ended with the truth. */
-async function race(listCount: number, writers: number): Promise<{ commits: number; missed: string[] }> {
+async function race(listCount: number, writers: number): Promise<string[]> {
   const lists = await Promise.all(
     Array.from({ length: listCount }, (_, i) => db.createList({ name: `race ${i}` })),
   );
   const faceIds = await addFaces(sql, 20);
   for (const face of faceIds) await setDescriptor(sql, face);
   const clients = await Promise.all(Array.from({ length: writers }, () => connectPlain(test.url)));
-  const deadline = performance.now() + 2_500;
-  const over = () => performance.now() > deadline;
+  const commits: Commits = { count: 0, enough: () => commits.count >= stormCommits };
   const beside = await db.openSnapshot({ listId: list.listId, descriptorVersion: version, dim });
   try {
     for (const client of clients) await client.query("SET deadlock_timeout = '50ms'");
     const followers = lists.map((state) => new Follower(db, state));
     const fromSnapshots: Follower[] = [];
     const follow = async (follower: Follower) => {
-      while (!over()) await follower.step();
+      while (!commits.enough()) await follower.step();
     };
     const snap = async (state: ListState) => {
-      while (!over()) fromSnapshots.push(await followerOfSnapshot(state));
+      while (!commits.enough()) fromSnapshots.push(await followerOfSnapshot(state));
     };
-    const [commits] = await Promise.all([
-      Promise.all(clients.map((client) => storm(client, lists, faceIds, over))),
+    await Promise.all([
+      ...clients.map((client) => storm(client, lists, faceIds, commits)),
       ...followers.map(follow),
       ...lists.map(snap),
     ]);
@@ -255,7 +259,7 @@ async function race(listCount: number, writers: number): Promise<{ commits: numb
       const truth = await currentContent(sql, follower.listId);
       if (!sameContent(follower.content, truth)) missed.push(follower.listId);
     }
-    return { commits: commits.reduce((sum, n) => sum + n, 0), missed };
+    return missed;
   } finally {
     await beside.close();
     await Promise.all(clients.map((client) => client.end()));
@@ -284,9 +288,7 @@ describe("I1 storms of writers beside followers and open snapshots", () => {
     [3, 6],
   ] as const)
     it(`${writers} writers on ${listCount} list(s): nothing is missed`, async () => {
-      const { commits, missed } = await race(listCount, writers);
-      expect(commits).toBeGreaterThan(20);
-      expect(missed).toEqual([]);
+      expect(await race(listCount, writers)).toEqual([]);
     });
 
   // The harness itself is under test here: with a sequence in the place of the lock it must notice what is missed.
@@ -298,7 +300,8 @@ describe("I1 storms of writers beside followers and open snapshots", () => {
       CREATE FUNCTION faces.insert_changes(uuid[], uuid[], uuid[], text[], integer[]) RETURNS void LANGUAGE sql AS
         'INSERT INTO faces.list_change SELECT l, nextval(''faces.wrong''), f, o, 0, 0 FROM unnest($2, $3, $4) AS c (l, f, o)';`);
     try {
-      const { missed } = await race(1, 6);
+      let missed: string[] = [];
+      for (let storms = 0; storms < 20 && missed.length === 0; storms++) missed = await race(1, 6);
       expect(missed.length).toBeGreaterThan(0);
     } finally {
       await sql.query(`DROP FUNCTION faces.insert_changes; DROP FUNCTION faces.lock_feeds;

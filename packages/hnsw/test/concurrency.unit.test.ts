@@ -365,8 +365,8 @@ describe("the event loop", () => {
     clearInterval(timer);
     const elapsedMs = performance.now() - start;
     console.log(`20,000 × 64 in ${Math.round(elapsedMs)} ms, ${ticks} turns of a 5 ms timer`);
-    // A tenth of what an idle process would see: other tests run beside this one.
-    expect(ticks).toBeGreaterThan(elapsedMs / 50);
+    // Of a loop that is held up it would be one or two; how many depends on the machine.
+    expect(ticks).toBeGreaterThan(10);
     expect(index.size).toBe(rows);
     await index.close();
   });

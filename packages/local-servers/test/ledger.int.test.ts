@@ -13,7 +13,7 @@ afterEach(async () => {
 async function startOwner(dir: string, what: string): Promise<{ owner: ManagedProcess; pids: number[] }> {
   const owner = startProcess({ name: "owner", script: fixture("owner.mjs"), args: [dir, what] });
   started.push(owner);
-  const line = await owner.waitForLine(/^pids/, { timeoutMs: 30_000 });
+  const line = await owner.waitForLine(/^pids/, { timeoutMs: 60_000 });
   return { owner, pids: line.split(" ").slice(1).map(Number) };
 }
 
@@ -86,7 +86,7 @@ describe("process ledger", () => {
     withFolder(async (dir) => {
       const bystander = startProcess({ name: "bystander", script: fixture("stubborn.mjs") });
       started.push(bystander);
-      await bystander.waitForLine(/ready/, { timeoutMs: 10_000 });
+      await bystander.waitForLine(/ready/, { timeoutMs: 60_000 });
       const ledger = await openProcessLedger(dir);
       await ledger.record({ pid: bystander.pid, name: "bystander" });
       const path = join(dir, "processes", `${bystander.pid}.json`);

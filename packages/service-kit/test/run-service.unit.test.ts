@@ -70,7 +70,7 @@ describe("runService", () => {
   });
 
   it("stops cleanly on the first signal", async () => {
-    const child = service(untilAborted);
+    const child = service(untilAborted, [], 60_000);
     await whenReady(child);
     child.kill("SIGTERM");
     expect((await endOf(child)).code).toBe(0);

@@ -40,7 +40,7 @@ describe("createTestDatabase", () => {
       }),
     );
     try {
-      for (const worker of workers) await worker.waitForLine(/^made and dropped$/, { timeoutMs: 40_000 });
+      for (const worker of workers) await worker.waitForLine(/^made and dropped$/, { timeoutMs: 60_000 });
       const admin = await connectSql(process.env.LIM_TEST_POSTGRES_URL ?? "");
       const left = await admin.query("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", [
         `lim_test_${runId}_`,

@@ -29,25 +29,25 @@ afterEach(async () => {
 describe("startProcess", () => {
   it("finds past and future lines of both streams", async () => {
     const child = chatty("plain");
-    const future = child.waitForLine(/last/g, { timeoutMs: 10_000 });
+    const future = child.waitForLine(/last/g, { timeoutMs: 60_000 });
     expect(await future).toBe("last line");
     expect(await child.waitForLine(/^first/, { timeoutMs: 1 })).toBe("first line, plain");
-    await child.waitForLine(/standard error/, { timeoutMs: 10_000 });
+    await child.waitForLine(/standard error/, { timeoutMs: 60_000 });
   });
 
   it("rejects with the last lines when the process ends or the time is over", async () => {
     const child = chatty("exit");
-    await expect(child.waitForLine(/never/, { timeoutMs: 10_000 })).rejects.toThrow(
+    await expect(child.waitForLine(/never/, { timeoutMs: 60_000 })).rejects.toThrow(
       /ended with 3[\s\S]*last line/,
     );
     expect(await child.exited).toBe(3);
-    await expect(child.waitForLine(/never/, { timeoutMs: 10_000 })).rejects.toThrow(/ended with 3/);
+    await expect(child.waitForLine(/never/, { timeoutMs: 60_000 })).rejects.toThrow(/ended with 3/);
     await expect(chatty("plain").waitForLine(/never/, { timeoutMs: 50 })).rejects.toThrow(/50 ms passed/);
   });
 
   it("kills a process that ignores SIGTERM after its grace", async () => {
     const child = chatty("stubborn");
-    await child.waitForLine(/last/, { timeoutMs: 10_000 });
+    await child.waitForLine(/last/, { timeoutMs: 60_000 });
     await child.stop({ graceMs: 100 });
     expect(await child.exited).toBe("SIGKILL");
     await child.stop();
@@ -55,7 +55,7 @@ describe("startProcess", () => {
 
   it("keeps a bounded number of lines", async () => {
     const child = chatty("flood");
-    await child.waitForLine(/last line/, { timeoutMs: 20_000 });
+    await child.waitForLine(/last line/, { timeoutMs: 60_000 });
     expect(child.lines.length).toBeLessThanOrEqual(20_000);
     expect(child.lines.at(-1)).toBe("last line");
   });
@@ -63,7 +63,7 @@ describe("startProcess", () => {
   it("takes its children along when the test process ends", async () => {
     const parent = startProcess({ name: "parent", script: fixture("parent.mjs") });
     started.push(parent);
-    const line = await parent.waitForLine(/^child \d+/, { timeoutMs: 20_000 });
+    const line = await parent.waitForLine(/^child \d+/, { timeoutMs: 60_000 });
     const pid = Number(line.split(" ")[1]);
     await parent.exited;
     await eventually("the child is gone", async () => ((await isProcessRunning(pid)) ? undefined : true));

@@ -144,22 +144,17 @@ describe.skipIf(isMissing)("hnswlib's traps", () => {
     await index.close();
   });
 
-  it("keeps the event loop free while it builds and searches", async () => {
+  it("keeps the event loop free while it builds", async () => {
     const adapter = await loadEngine("hnswlib");
     const dim = 128;
     const index = await adapter.create({ dim, capacity: 2000, params });
-    let longestMs = 0;
-    let last = performance.now();
-    const beat = setInterval(() => {
-      const now = performance.now();
-      longestMs = Math.max(longestMs, now - last);
-      last = now;
-    }, 1);
-    const started = performance.now();
-    await index.add(range(0, 2000), unitVectors(2000, dim, 28));
-    const tookMs = performance.now() - started;
+    const vectors = unitVectors(2000, dim, 28);
+    let turns = 0;
+    const beat = setInterval(() => turns++, 1);
+    await index.add(range(0, 2000), vectors);
     clearInterval(beat);
-    expect(longestMs).toBeLessThan(Math.max(100, tookMs / 2));
+    // Of a loop that waits for the engine it would be one or two; how many depends on the machine.
+    expect(turns).toBeGreaterThan(10);
     await index.close();
   });
 
