@@ -4,12 +4,12 @@ export const vectorIndexLimits = {
   maxQueuedCalls: 4096,
   /** Rows of an `add` that one message carries: searches run and signals are heard between two messages. */
   addSliceRows: 64,
-  /** Searches that may run between two slices of one `add`, so that a stream of them cannot starve it. */
-  maxSearchesBetweenSlices: 64,
+  /** Queries after which the next slice of an `add` is due, so that a stream of them cannot starve it. */
+  maxQueriesBetweenSlices: 64,
   /** Engine hnswlib: rows of a change for which a search waits at most; the others are inserted after it. */
   changeSliceRows: 4,
-  /** Searches that may run between two of these slices: more would starve changes beside a saturating load. */
-  maxSearchesInChange: 2,
+  /** Queries after which the next of these slices is due: together they take about as long as a slice. */
+  maxQueriesInChange: 8,
   /** How far from 1 the norm of a vector may be. */
   normTolerance: 1e-3,
   /** Ids that are entered in one go when an index is opened: a few milliseconds of the event loop. */

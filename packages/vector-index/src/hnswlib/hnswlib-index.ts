@@ -122,7 +122,7 @@ export class HnswlibIndex implements VectorIndex {
     const shared = sharedCopy(vectors);
     await this.thread.call(addInSlices(first, shared, this.dim, options.signal), {
       signal: options.signal,
-      overtakers: vectorIndexLimits.maxSearchesBetweenSlices,
+      overtakers: vectorIndexLimits.maxQueriesBetweenSlices,
     });
   }
 
@@ -141,7 +141,7 @@ export class HnswlibIndex implements VectorIndex {
       const add = sharedCopy(change.add.vectors);
       await this.thread.call(changeInSlices(first, add, change.remove.slice(), this.dim), {
         signal: options.signal,
-        overtakers: vectorIndexLimits.maxSearchesInChange,
+        overtakers: vectorIndexLimits.maxQueriesInChange,
       });
       return;
     }
@@ -172,7 +172,8 @@ export class HnswlibIndex implements VectorIndex {
       if (!counts || !positions || !values) throw new LimError("engine_failed", "search reply lacks results");
       return { k, counts, positions, similarities: values };
     })();
-    return this.thread.call(steps, { signal: options.signal, readOnly: true });
+    const queryCount = queries.length / this.dim;
+    return this.thread.call(steps, { signal: options.signal, readOnly: true, queries: queryCount });
   }
 
   async read(positions: Uint32Array, options: Cancellable = {}): Promise<Float32Array> {

@@ -17,8 +17,10 @@ interface Call {
   steps: Steps<unknown>;
   /** Only reads, so it may run between the slices of a long addition. */
   readOnly: boolean;
-  /** Read-only calls that may run between two of its steps; 0 where it has one step only. */
+  /** Queries of read-only calls that may run between two of its steps; 0 where it has one step only. */
   overtakers: number;
+  /** Of a read-only call. */
+  queries: number;
   signal: AbortSignal | undefined;
   onAbort: (() => void) | undefined;
   resolve: (value: unknown) => void;
@@ -63,7 +65,12 @@ export class EngineThread {
 
   call<T>(
     steps: Steps<T>,
-    options: { signal?: AbortSignal | undefined; readOnly?: boolean; overtakers?: number },
+    options: {
+      signal?: AbortSignal | undefined;
+      readOnly?: boolean;
+      overtakers?: number;
+      queries?: number;
+    },
   ): Promise<T> {
     const { signal } = options;
     if (this.dead) return Promise.reject(this.dead);
@@ -77,6 +84,7 @@ export class EngineThread {
         steps,
         readOnly: options.readOnly ?? false,
         overtakers: options.overtakers ?? 0,
+        queries: options.queries ?? 1,
         signal,
         onAbort: undefined,
         resolve: resolve as (value: unknown) => void,
@@ -151,7 +159,7 @@ export class EngineThread {
     if (!head) return undefined;
     if (this.sliced) {
       if (!head.readOnly || this.overtaken >= this.sliced.overtakers) return undefined;
-      this.overtaken++;
+      this.overtaken += head.queries;
     } else if (head.overtakers > 0) this.sliced = head;
     this.queue.shift();
     return head;
