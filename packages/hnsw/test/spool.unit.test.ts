@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { HnswIndex, type HnswOptions } from "../src/index.ts";
@@ -145,6 +145,18 @@ describe("rows that are spooled", () => {
     expect(await codeOf(() => index.insertSpooled(range(100, 200)))).toBe("bad_input");
     await index.close();
     expect(existsSync(rows)).toBe(false);
+  });
+
+  test("of a write that broke off nothing is in the finished file", async () => {
+    const { index, rows } = await spooled();
+    await fill(index, 2);
+    appendFileSync(rows, Buffer.alloc(3 * paddedRow + 5, 7));
+    const path = join(folder, "broken-off");
+    await index.save(path, { rowsPath: rows });
+    await index.close();
+    const copy = await HnswIndex.load(path, { pool, rowsPath: rows, rows: { inPlace: true } });
+    expect(copy.get(range(0, count))).toEqual(vectors);
+    await copy.close();
   });
 
   test("an abort is heard while they are written and while they are inserted", async () => {

@@ -74,6 +74,8 @@ export async function saveIndex(
     if (rowsPath !== undefined) {
       const rowsHandle = await openFor(rowsPath, !inPlace);
       const rowsWritten = await writeSections(save, rowsHandle, { ...header, kind: "rows" }, inPlace);
+      // Rows that were not written whole may lie behind those that count.
+      if (inPlace) await rowsHandle.truncate(rowsWritten.plan.tableAt);
       rowsWritten.header.otherSum = written.header.tableSum;
       written.header.otherSum = rowsWritten.header.tableSum;
       await writeEnds(rowsHandle, rowsWritten);
