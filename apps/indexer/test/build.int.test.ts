@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { buildPhases, type IndexerState, type Match } from "@lim/contracts";
+import { buildPhases, defaults, type IndexerState, type Match } from "@lim/contracts";
 import { connectSql } from "@lim/local-servers";
 import { availableEngines, createExactIndex, type KeyedIndex } from "@lim/vector-index";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -18,6 +18,7 @@ import {
 } from "./support.ts";
 
 const engineNames = await availableEngines();
+const faces = 1_000;
 
 let stack: Stack;
 let indexer: TestIndexer;
@@ -46,7 +47,7 @@ describe("a build", () => {
   it.each(engineNames)(
     "publishes an index of %s that answers as exact search does, and tells how far it is on the way",
     async (engine) => {
-      const listId = await createList(stack.db, 2000);
+      const listId = await createList(stack.db, faces);
       const request = buildRequest(listId, { engine });
       expect((await indexer.post("/index_list", request)).status).toBe(202);
       const seen: NonNullable<IndexerState["progress"]>[] = [];
@@ -56,14 +57,13 @@ describe("a build", () => {
 
       const rank = (p: (typeof seen)[number]) => buildPhases.indexOf(p.phase) * 1e9 + p.done;
       expect(seen.map(rank)).toEqual(seen.map(rank).toSorted((a, b) => a - b));
-      expect(seen.map(({ phase }) => phase)).toContain("build");
 
       const [state] = await stack.db.listStates({ listIds: [listId] });
       const opened = await stack.storage.open({ label: listId, indexId: request.task_id });
       expect(opened.meta).toMatchObject({
         engine: { name: engine },
-        count: 2000,
-        slots: 2000,
+        count: faces,
+        slots: faces,
         revision: state?.revision,
         history_id: state?.historyId,
         removed_since_rebuild: 0,
@@ -71,7 +71,7 @@ describe("a build", () => {
       });
       expect(Object.keys(opened.meta.build.phases)).toEqual(expect.arrayContaining(["snapshot", "build"]));
       const exact = createExactIndex({ dim });
-      for (let person = 0; person < 2000; person++)
+      for (let person = 0; person < faces; person++)
         exact.upsert([{ faceId: faceOf(listId, person), vector: vectorOf(person) }]);
       let agreed = 0;
       for (let person = 0; person < 50; person++) {
@@ -192,7 +192,9 @@ describe("a build", () => {
 describe("update mode", () => {
   const update = (listId: string) => buildRequest(listId, { mode: "update", epoch: 20_000 });
 
-  it.each(engineNames)("I1 I5 equals a rebuild after links, unlinks and replacements: %s", async (engine) => {
+  // After any sequence of changes, with every engine: update-equivalence.int.test.ts.
+  it("I1 I5 equals a rebuild after links, unlinks and replacements, and begins anew with another engine", async () => {
+    const { engine } = defaults;
     const listId = await createList(stack.db, 300);
     const base = buildRequest(listId, { epoch: 20_000, engine });
     expect((await build(base)).error).toBeNull();
@@ -261,7 +263,7 @@ describe("update mode", () => {
       count: 70,
       build: { mode: "rebuild" },
     });
-    await indexer.process.waitForLine(/cannot update, rebuilding instead/, { timeoutMs: 1000 });
+    await indexer.process.waitForLine(/cannot update, rebuilding instead/, { timeoutMs: 60_000 });
   });
 
   it("I1 goes on from an index of the restored list, not from one of the time after its backup", async () => {

@@ -42,7 +42,7 @@ export function createHolder(stack: Stack): Holder {
           const pid = Number(await readFile(heldFile, "utf8"));
           return (await isStopped(pid)) ? pid : undefined;
         },
-        { timeoutMs: 20_000, intervalMs: 5 },
+        { timeoutMs: 60_000, intervalMs: 5 },
       ),
   };
 }

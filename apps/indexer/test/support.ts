@@ -92,7 +92,7 @@ export async function startIndexer(stack: Stack, env: Record<string, string> = {
       ...env,
     },
   });
-  const line = await running.waitForLine(/indexer listening/, { timeoutMs: 20_000 });
+  const line = await running.waitForLine(/indexer listening/, { timeoutMs: 60_000 });
   const url = `http://127.0.0.1:${new URL((JSON.parse(line) as { url: string }).url).port}`;
   const state = async () => indexerStateSchema.parse(await (await fetch(`${url}/state`)).json());
   const post = async (path: string, body: unknown) => {
@@ -119,7 +119,7 @@ export async function startIndexer(stack: Stack, env: Record<string, string> = {
           (await state()).outcomes.find(
             (outcome) => outcome.task_id === request.task_id && outcome.attempt === request.attempt,
           ),
-        { timeoutMs: 40_000, intervalMs: 25 },
+        { timeoutMs: 90_000 },
       ),
     reach: (phase, done = 0) =>
       eventually(
@@ -128,7 +128,7 @@ export async function startIndexer(stack: Stack, env: Record<string, string> = {
           const now = await state();
           return now.progress?.phase === phase && now.progress.done >= done ? now : undefined;
         },
-        { timeoutMs: 20_000, intervalMs: 10 },
+        { timeoutMs: 60_000, intervalMs: 10 },
       ),
     async buildPid() {
       const began = running.lines.filter((text) => text.includes('"build_pid"')).at(-1);

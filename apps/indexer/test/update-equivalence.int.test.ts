@@ -9,8 +9,8 @@ import { buildHere, contextOf } from "./in-process.ts";
 import { buildRequest, type Stack, startStack, vectorOf } from "./support.ts";
 
 const engineNames = await availableEngines();
-/** Sequences of changes for each engine. */
-const sequences = 16;
+/** Sequences of changes for each engine; more by UPDATE_SEQUENCES. */
+const sequences = Number(process.env.UPDATE_SEQUENCES ?? 6);
 const seed = 20_261_121;
 const persons = 24;
 /** A bound for a machine that does much else. */
