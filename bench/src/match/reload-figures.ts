@@ -30,6 +30,8 @@ export interface ReloadSummary {
   reasons: string[];
   p50Ms: { during: number; without: number };
   p99Ms: { during: number; without: number };
+  /** How much later than due requests were sent, worst stretch: a machine that stalls the callers stalls the matcher. */
+  sentLateP99Ms: { during: number; without: number };
   p99Ratio: Spread | undefined;
   p50Ratio: Spread | undefined;
   /** Undefined where the system does not tell memory. */
@@ -42,6 +44,8 @@ export function summaryOf(stretches: readonly Stretch[]): ReloadSummary {
   const seconds = reloads.map((reload) => reload.seconds);
   const of = (kind: "during" | "without", value: "p50Ms" | "p99Ms") =>
     stretches.map((stretch) => stretch[kind].latency[value]);
+  const latest = (kind: "during" | "without") =>
+    Math.max(...stretches.map((stretch) => stretch[kind].sentLateP99Ms));
   const both = (value: "p50Ms" | "p99Ms") => ({
     during: median(of("during", value)),
     without: median(of("without", value)),
@@ -54,6 +58,7 @@ export function summaryOf(stretches: readonly Stretch[]): ReloadSummary {
     reasons: [...new Set(loads.flatMap((load) => load.reasons))],
     p50Ms: both("p50Ms"),
     p99Ms: both("p99Ms"),
+    sentLateP99Ms: { during: latest("during"), without: latest("without") },
     p50Ratio: ratios(of("during", "p50Ms"), of("without", "p50Ms")),
     p99Ratio: ratios(of("during", "p99Ms"), of("without", "p99Ms")),
     memory: memoryOfReloads(reloads.map(({ residentBytes }) => residentBytes)),
@@ -94,7 +99,7 @@ const ms = (value: number) => value.toFixed(2);
 const mebibytes = (bytes: number) => (bytes / 2 ** 20).toFixed(1);
 
 export function tablesOf(where: string, perS: number, summary: ReloadSummary): Table[] {
-  const { p50Ms, p99Ms, memory, seconds } = summary;
+  const { p50Ms, p99Ms, memory, seconds, sentLateP99Ms } = summary;
   return [
     {
       title:
@@ -104,6 +109,7 @@ export function tablesOf(where: string, perS: number, summary: ReloadSummary): T
       rows: [
         ["p50 ms", ms(p50Ms.during), ms(p50Ms.without), ratioText(summary.p50Ratio)],
         ["p99 ms", ms(p99Ms.during), ms(p99Ms.without), ratioText(summary.p99Ratio)],
+        ["sent later than due, p99 ms, worst stretch", ms(sentLateP99Ms.during), ms(sentLateP99Ms.without)],
         ["published to answering, s: median, longest", seconds.p50.toFixed(2), seconds.max.toFixed(2)],
         ...summary.reasons.map((reason) => [`failed: ${reason}`]),
       ],
