@@ -10,6 +10,7 @@ import type { Fleet, Member } from "./fleet.ts";
 import { poison } from "./poisoning.ts";
 import { damages, type Publisher } from "./publishers.ts";
 import type { RawCaller } from "./raw.ts";
+import type { ServedWatch } from "./served.ts";
 import type { Troubles } from "./trouble.ts";
 import type { Writer } from "./writers.ts";
 
@@ -60,6 +61,7 @@ export interface FaultDeps extends CallerDeps {
   publisher: Publisher;
   findings: Findings;
   troubles: Troubles;
+  served: Pick<ServedWatch, "redisCameBack">;
   chances: Chances;
   storageRoot: string;
   /** Undefined where it is somebody else's. */
@@ -183,7 +185,7 @@ const loseRedis: Fault = async ({ redis, raw, troubles }, kind) => {
   }
 };
 
-const stallRedis: Fault = async ({ redis, troubles, chances }) => {
+const stallRedis: Fault = async ({ redis, troubles, chances, served }) => {
   const over = troubles.begin("redis");
   const pids = [...redis.pids];
   for (const pid of pids) process.kill(pid, "SIGSTOP");
@@ -191,6 +193,7 @@ const stallRedis: Fault = async ({ redis, troubles, chances }) => {
     await sleep(chances.between(outageMs.least, outageMs.most));
   } finally {
     for (const pid of pids) process.kill(pid, "SIGCONT");
+    served.redisCameBack();
     over();
   }
 };

@@ -70,6 +70,18 @@ test("I8: the key of a matcher that is gone is told once its TTL is over, of one
   expect(findings.violations).toHaveLength(3);
 });
 
+test("I8: what the dead had sent while Redis stood still counts from when Redis took it", async () => {
+  watch.ended(born(), true);
+  const laterMs = performance.now() + keyTtlMs / 2;
+  watch.sawKeys([key(0)], laterMs);
+  expect(findings.violations).toHaveLength(1);
+  watch.redisCameBack();
+  watch.sawKeys([key(0)], laterMs);
+  expect(findings.violations).toHaveLength(1);
+  watch.sawKeys([key(0)], laterMs + 60_000);
+  expect(findings.violations).toHaveLength(2);
+});
+
 test("I8: a key that lives too long, and one without an index behind it, are told", () => {
   const life = born();
   watch.sawKeys([key(0, { ttlMs: -1 })], performance.now());

@@ -100,6 +100,7 @@ interface Stage {
   publisher: Publisher;
   fleet: Fleet;
   judge: RequestJudge;
+  served: ServedWatch;
   troubles: ReturnType<typeof createTroubles>;
 }
 
@@ -189,7 +190,7 @@ async function setUp(world: World, options: ChaosOptions, findings: Findings, ma
   const raws = await openRaws(servers.redis.url, findings);
   return {
     ...{ options, world, findings, storage, storageRoot, scratchDir, redis, truths, writers },
-    ...{ plugins, raws, publisher, fleet, judge, troubles },
+    ...{ plugins, raws, publisher, fleet, judge, served, troubles },
   };
 }
 

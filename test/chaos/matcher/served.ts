@@ -78,8 +78,10 @@ export class ServedWatch {
     this.#deadUntilMs.set(life.matcherId, life.keysUntilMs);
   }
 
-  get lives(): readonly Life[] {
-    return [...this.#lives.keys()];
+  /** Redis takes now what the dead had sent while it stood still: their keys live for one TTL from now. */
+  redisCameBack(): void {
+    const untilMs = performance.now() + this.#keyTtlMs + keySlackMs;
+    for (const matcherId of this.#deadUntilMs.keys()) this.#deadUntilMs.set(matcherId, untilMs);
   }
 
   /** Lowest revision that an answer to a request sent now may have: no living matcher is below it. */
