@@ -91,8 +91,8 @@ export interface VectorIndex {
   /**
    * Writes vectors (n × dim) behind those in the index's own file of vectors, to be inserted by `addSpooled`: what waits
    * for its turn is in no memory. Calls write one after another, beside whatever runs, and their arrays must not change
-   * meanwhile. Nothing is looked at here: rows must be of unit norm. `disk_full` where the disk is. Present where the
-   * index is one of `createSpooled`.
+   * meanwhile. Nothing is looked at here: rows must be of unit norm. `disk_full` where the disk is, `storage_unavailable`
+   * where the system refuses a write. Present where the index is one of `createSpooled`.
    */
   spool?(vectors: Float32Array, options?: Cancellable): Promise<void>;
   /**

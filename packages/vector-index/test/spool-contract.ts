@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -143,6 +144,14 @@ export function describeSpoolContract(
       symlinkSync("/dev/full", filesAt("full").vectors);
       const index = await create("full");
       await expect(index.spool(vectors)).rejects.toEqual(refused("disk_full"));
+    });
+
+    it("a file that cannot be made or written is the storage's failure, not the engine's", async () => {
+      await expect(create(join("none", "there"))).rejects.toEqual(refused("storage_unavailable"));
+      // A pipe takes nothing at a position.
+      execFileSync("mkfifo", [filesAt("pipe").vectors]);
+      const index = await create("pipe");
+      await expect(index.spool(vectors)).rejects.toEqual(refused("storage_unavailable"));
     });
 
     it("have face ids in the order in which they were spooled", async () => {

@@ -7,7 +7,7 @@ import { LimError } from "@lim/contracts";
 import { HnswIndex, planMemory, type RowsOption, sharedPool } from "@lim/hnsw";
 import { vectorIndexLimits } from "../limits.ts";
 import type { EngineAdapter, EngineParams, RerankKind } from "../port.ts";
-import { asLimError, translated } from "./errors.ts";
+import { asLimError, translated, translatedAtFile } from "./errors.ts";
 import { assertCount, PositionedHnsw } from "./hnsw-index.ts";
 
 const defaultSeed = 100;
@@ -141,7 +141,8 @@ class HnswAdapter implements EngineAdapter {
     const isOwnFile = typeof vectors === "object";
     const takesVectors = !isOwnFile ? "add" : "spool" in vectors ? "spool" : "nothing";
     try {
-      const engine = await translated(() => open(place.rows));
+      const opened = takesVectors === "spool" ? translatedAtFile : translated;
+      const engine = await opened(() => open(place.rows));
       const { dim } = engine;
       return new PositionedHnsw({
         engine,

@@ -27,3 +27,15 @@ export async function translated<T>(work: () => T | Promise<T>): Promise<T> {
     throw asLimError(thrown);
   }
 }
+
+/** As `translated`, of work at a file of the caller's: where the system refuses it, the storage failed and not the engine. */
+export async function translatedAtFile<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (thrown) {
+    const error = asLimError(thrown);
+    const cause = thrown instanceof HnswError ? thrown.cause : undefined;
+    if (error.errorName !== "engine_failed" || !(cause instanceof Error && "syscall" in cause)) throw error;
+    throw new LimError("storage_unavailable", error.detail, { cause });
+  }
+}

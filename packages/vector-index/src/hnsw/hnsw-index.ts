@@ -13,7 +13,7 @@ import type {
 } from "../port.ts";
 import { assertPlaced } from "../positions.ts";
 import { vectorFault } from "../vectors.ts";
-import { asLimError, translated } from "./errors.ts";
+import { asLimError, translated, translatedAtFile } from "./errors.ts";
 
 /** By what re-ranking leaves of the rounding: sums of float32 products, float16 components, 8 bits. */
 const tolerances: Record<RerankKind, number> = { float32: 1e-4, file: 1e-4, float16: 2e-3, off: 5e-2 };
@@ -215,7 +215,7 @@ export class PositionedHnsw implements VectorIndex {
 
   private async spoolRows(vectors: Float32Array, { signal }: Cancellable = {}): Promise<void> {
     this.assertOpen();
-    await translated(() => this.own.spool(vectors, { signal }));
+    await translatedAtFile(() => this.own.spool(vectors, { signal }));
     this.spooledRows += vectors.length / this.dim;
   }
 
