@@ -75,6 +75,7 @@ export function createSpares(options: {
       closed = true;
       clearTimeout(timer);
       for (const child of waiting.values()) child.kill();
+      waiting.clear();
     },
   };
 }
