@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { createTestDatabase, eventually } from "@lim/testkit";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type FacesDb, type ListState, openFacesDb } from "../src/index.ts";
+import { type FacesDb, type ListSnapshot, type ListState, openFacesDb } from "../src/index.ts";
 import { addFaces, connectPlain, dim, link, newVector, setDescriptor, version } from "./helpers.ts";
 
 let test: Awaited<ReturnType<typeof createTestDatabase>>;
@@ -145,6 +145,34 @@ describe("snapshots", () => {
     const leastBytes = pacedRows * bigDim * 4 - bytesPerS / 10;
     expect(pacedMs).toBeGreaterThan((leastBytes * 1000) / bytesPerS);
     await untilNoTransaction();
+  });
+
+  it("hear an abort and a close while they wait for their pace", async () => {
+    const slow = (signal?: AbortSignal) =>
+      db.openSnapshot({
+        listId: big.listId,
+        descriptorVersion: 1,
+        dim: bigDim,
+        pace: { bytesPerS: 1_000 },
+        signal,
+      });
+    const controller = new AbortController();
+    const ends: [string, (snapshot: ListSnapshot) => unknown][] = [
+      ["aborted", () => controller.abort()],
+      ["postgres_unavailable", (snapshot) => snapshot.close()],
+    ];
+    for (const [errorName, end] of ends) {
+      const snapshot = await slow(errorName === "aborted" ? controller.signal : undefined);
+      const first = snapshot.batches[Symbol.asyncIterator]().next();
+      await eventually(
+        "the copy waits",
+        async () =>
+          (await backends()).some(({ query, wait }) => query.startsWith("COPY") && wait === "ClientWrite") ||
+          undefined,
+      );
+      await Promise.all([expect(first).rejects.toMatchObject({ errorName }), end(snapshot)]);
+      await untilNoTransaction();
+    }
   });
 
   it("end their transaction when closed unread, left early or closed in the midst", async () => {
