@@ -1,4 +1,14 @@
-import { appendFileSync, existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { HnswIndex, type HnswOptions } from "../src/index.ts";
@@ -30,6 +40,20 @@ async function fill(index: HnswIndex, threads: number): Promise<void> {
     index.insertSpooled(range(900, 1000), { threads }),
   ]);
   await index.insertSpooled(range(1000, count), { threads });
+}
+
+/** Which of the files this process has open; none where the system does not tell. */
+function openDescriptors(...files: string[]): string[] {
+  const at = "/proc/self/fd";
+  const names = existsSync(at) ? readdirSync(at) : [];
+  const targets = names.flatMap((name) => {
+    try {
+      return [readlinkSync(join(at, name))];
+    } catch {
+      return [];
+    }
+  });
+  return targets.filter((target) => files.some((file) => target.startsWith(file)));
 }
 
 describe("rows that are spooled", () => {
@@ -157,6 +181,38 @@ describe("rows that are spooled", () => {
     const copy = await HnswIndex.load(path, { pool, rowsPath: rows, rows: { inPlace: true } });
     expect(copy.get(range(0, count))).toEqual(vectors);
     await copy.close();
+  });
+
+  test("that are gone from the file when their turn comes are an error, and nothing of theirs stays", async () => {
+    const { index, rows } = await spooled();
+    await index.spool(vectors);
+    await index.insertSpooled(range(0, 100));
+    truncateSync(rows, 256 + 200 * paddedRow + 7);
+    await expect(index.insertSpooled(range(100, count))).rejects.toThrow(/too short/);
+    expect(index.size).toBe(100);
+    expect(await index.check()).toMatchObject({ badLinks: 0, problems: [] });
+    await index.close();
+    expect(existsSync(rows)).toBe(false);
+  });
+
+  test("leave no descriptor open, however it ends", async () => {
+    const { index, rows } = await spooled();
+    await fill(index, 2);
+    await index.save(join(folder, "descriptors"), { rowsPath: rows });
+    await index.close();
+    const inPlace = { pool, rowsPath: rows, rows: { inPlace: true as const } };
+    const loaded = await HnswIndex.load(join(folder, "descriptors"), inPlace);
+    await loaded.search(queries, asked);
+    await loaded.close();
+    writeFileSync(rows, readFileSync(rows).fill(0, 300, 400));
+    await expect(HnswIndex.load(join(folder, "descriptors"), inPlace)).rejects.toThrow();
+    const { index: aborted, rows: other } = await spooled();
+    await aborted.spool(vectors);
+    const inserting = codeOf(() => aborted.insertSpooled(range(0, count)));
+    await aborted.close();
+    expect(await inserting).toBe("closed");
+    // Threads are told to close theirs, and do so in their turn.
+    await expect.poll(() => openDescriptors(rows, other)).toEqual([]);
   });
 
   test("an abort is heard while they are written and while they are inserted", async () => {
