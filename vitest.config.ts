@@ -22,7 +22,7 @@ export default defineConfig({
           include: ["**/test/**/*.int.test.ts"],
           exclude,
           globalSetup: ["packages/testkit/dist/vitest-postgres.js"],
-          testTimeout: 120_000,
+          testTimeout: 180_000,
           hookTimeout: 120_000,
           maxWorkers: 2,
         },

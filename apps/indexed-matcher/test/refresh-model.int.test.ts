@@ -120,6 +120,8 @@ async function ask(run: Run, caller: number, findings: Findings): Promise<void> 
     const isDemanding = random.uniform() < 0.3;
     const minRevision = isDemanding ? run.knownRevision : 0;
     const reply = await harness.match(run.listId, probe.vector, { minRevision, limit: 20 });
+    // A matcher that does not come so far within seconds, on a busy machine, says so: asked again.
+    if (minRevision > 0 && reply.error?.error_code === 26304) continue;
     if (reply.error) throw new Error(`${reply.error.error_code} ${reply.error.detail}`);
     if ((reply.revision ?? 0) < Math.max(revision, minRevision))
       findings.faults.push(`revision ${reply.revision} after ${revision}, ${minRevision} wanted`);
@@ -147,7 +149,7 @@ test.each(engineNames)(
     const asking = Promise.all(Array.from({ length: callers }, (_, caller) => ask(run, caller, findings)));
     // In the middle of it a newer index takes the place of the one that is refreshed.
     await eventually("half of the answers", () => findings.answers > answersWanted / 2 || undefined, {
-      timeoutMs: 50_000,
+      timeoutMs: 90_000,
     });
     const newer = await publishIndex(harness, harness.storage, listId, randomUUID(), engine);
     await asking.finally(() => {
