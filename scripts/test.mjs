@@ -54,7 +54,8 @@ function noteFailedTests({ testResults }) {
     const failed = assertionResults.filter((test) => test.status === "failed");
     for (const { fullName, failureMessages } of failed)
       failedTests.push(`${file} > ${fullName}\n    ${firstLine(failureMessages[0])}`);
-    if (status === "failed" && failed.length === 0) failedTests.push(`${file}\n    ${firstLine(message)}`);
+    if (status === "failed" && failed.length === 0)
+      failedTests.push(`${file}\n    ${firstLine(message) || "a hook failed, see above"}`);
   }
 }
 
@@ -79,6 +80,7 @@ function vitestStage(project) {
         failures.push(`${project}: no report`);
         return;
       }
+      const notedBefore = failedTests.length;
       noteFailedTests(counted);
       totals.passed += counted.numPassedTests;
       totals.failed += counted.numFailedTests;
@@ -86,6 +88,8 @@ function vitestStage(project) {
       // A file that does not load, or an error outside any test, fails the run without failing a test.
       if (code !== 0 && counted.numFailedTests === 0) totals.failed++;
       if (code !== 0) failures.push(project);
+      if (code !== 0 && failedTests.length === notedBefore)
+        failedTests.push(`${project}: an error outside any test, see above`);
       if (counted.numPassedTests + counted.numFailedTests === 0) {
         totals.failed++;
         failures.push(`${project}: no test ran`);
