@@ -207,10 +207,12 @@ async function startManager(options: {
       LIM_DESCRIPTOR_DIM: String(dim),
       LIM_DESCRIPTOR_VERSION: String(descriptorVersion),
       LIM_RETRY_BACKOFF_MS: "100",
-      // One plan and one retention at the start; from then on only requests and builds change anything.
+      // One plan at the start; from then on only requests and builds change anything.
       LIM_PLANNING_SETTLE_MS: "0",
       LIM_PLANNING_PERIOD_S: "31536000",
+      // The first run of retention comes after half a minute all the same: it finds nothing to remove.
       LIM_RETENTION_PERIOD_MS: "86400000",
+      LIM_KEEP_VERSIONS: "1000",
     },
   });
   try {
