@@ -55,7 +55,7 @@ export async function checkRefresh(context: DemoContext, descriptorVersion: numb
       `${result.sent} matches, ${result.failed} failed ${result.failures[0] ?? ""}`.trimEnd(),
     );
   }
-  checkLogLines(context, label, marks);
+  await checkLogLines(context, label, marks);
 }
 
 async function untilSeen(
@@ -92,23 +92,23 @@ async function untilSeen(
   return firstMs;
 }
 
-/** The packets as the matchers' logs tell them. */
-function checkLogLines(
+/** The packets as the matchers' logs tell them: every matcher's, also of one that no answer above came from. */
+async function checkLogLines(
   context: DemoContext,
   label: string,
   marks: readonly { matcher: { name: string; process: { lines: readonly string[] } }; from: number }[],
-): void {
+): Promise<void> {
+  const deadlineMs = performance.now() + changeLimitMs;
   for (const { matcher, from } of marks) {
-    const fresh = matcher.process.lines.slice(from);
-    const packets = fresh
-      .map((line) => /Sync: \d+->\d+, \d+->\d+/.exec(line)?.[0])
-      .filter((text) => text !== undefined);
-    const whole =
-      fresh.some((line) => line.includes(`Refresh index for: ${label}`)) &&
-      fresh.some((line) => line.includes(`Refresh index for: ${label} has finished successfully`));
+    const fresh = () => matcher.process.lines.slice(from);
+    const isWhole = () =>
+      fresh().some((line) => line.includes(`Refresh index for: ${label} has finished successfully`));
+    while (!isWhole() && performance.now() < deadlineMs)
+      await sleep(askEveryMs, undefined, { signal: context.signal });
+    const packets = fresh().flatMap((line) => /Sync: \d+->\d+, \d+->\d+/.exec(line)?.[0] ?? []);
     context.report.check(
       `${matcher.name} logs its packets`,
-      whole && packets.length > 0,
+      isWhole() && packets.length > 0,
       packets.slice(0, 8).join(" · ") || "no packet",
     );
   }
