@@ -59,6 +59,15 @@ function nextLine(pattern: RegExp): () => Promise<string> {
   return () => eventually(`line ${pattern}`, () => lines.slice(from).find((line) => pattern.test(line)));
 }
 
+/** An outage that goes on is told once: before the next one, the storage and lists must have been compared again. */
+function untilCompared(): Promise<true> {
+  const count = (pattern: RegExp) => matcher.process.lines.filter((line) => pattern.test(line)).length;
+  return eventually(
+    "comparing goes on",
+    () => count(/cannot be compared/) === count(/reconciling goes on/) || undefined,
+  );
+}
+
 test("I1: without Postgres matching goes on; what was committed meanwhile is found when it is back", async () => {
   const load = startLoad(harness, listId, 2, people);
   proxy.cut();
@@ -79,6 +88,7 @@ test("I1: without Postgres matching goes on; what was committed meanwhile is fou
 });
 
 test("without the storage matching goes on, and a newer index is taken when it is back", async () => {
+  await untilCompared();
   const away = `${harness.storageRoot}.away`;
   const told = nextLine(/cannot be compared/);
   await rename(harness.storageRoot, away);
@@ -90,6 +100,7 @@ test("without the storage matching goes on, and a newer index is taken when it i
 });
 
 test("an empty storage in the place of the real one, as of a volume that is not mounted, takes no index away", async () => {
+  await untilCompared();
   const away = `${harness.storageRoot}.away`;
   const served = await stateOf();
   const told = nextLine(/is it mounted/);

@@ -3,6 +3,7 @@ import { Redis } from "ioredis";
 import { guarded } from "./failures.ts";
 import type { Log } from "./log.ts";
 import type { RedisConnection } from "./port.ts";
+import { measureClock } from "./server-clock.ts";
 
 /** Longest that a command may take on the command connection, reconnecting included. */
 const commandTimeoutMs = 2_000;
@@ -14,8 +15,6 @@ const maxReconnectDelayMs = 1_000;
 const reconnectStepMs = 50;
 /** XAUTOCLAIM names lost entries only from here on. */
 const minMajorVersion = 7;
-/** Round trips of one clock measurement; the quickest counts. */
-const clockSamples = 3;
 
 interface Wiring {
   command: Redis;
@@ -139,18 +138,4 @@ function judgeServer(info: string, place: string): { version: string } {
   if (fields.get("role") !== "master")
     throw new LimError("bad_settings", `${place} is a read-only replica; point the URL at the primary`);
   return { version };
-}
-
-async function measureClock(client: Redis): Promise<{ redisMs: number; localAheadMs: number }> {
-  let best = { roundTripMs: Number.POSITIVE_INFINITY, localAheadMs: 0 };
-  for (let sample = 0; sample < clockSamples; sample++) {
-    const sentAt = performance.now();
-    const [seconds, micros] = await client.time();
-    const roundTripMs = performance.now() - sentAt;
-    const redisMs = Number(seconds) * 1000 + Number(micros) / 1000;
-    // The server read its clock half a round trip ago, give or take as much.
-    const localAheadMs = Date.now() - roundTripMs / 2 - redisMs;
-    if (roundTripMs < best.roundTripMs) best = { roundTripMs, localAheadMs };
-  }
-  return { redisMs: Date.now() - best.localAheadMs, localAheadMs: best.localAheadMs };
 }
