@@ -4,6 +4,7 @@ import { Command, Option } from "commander";
 import { addCheckCommand } from "./commands/check.ts";
 import { runImport } from "./commands/import.ts";
 import { runMatch } from "./commands/match.ts";
+import { runMigrate } from "./commands/migrate.ts";
 import { runUp } from "./commands/up.ts";
 import { runDemo } from "./demo/run.ts";
 import { addManagerCommands } from "./manager-program.ts";
@@ -98,6 +99,16 @@ program
   .addOption(engineOption().default(settings.engine))
   .action((options: { faces?: string; names?: string; dim: number; report: string; engine: EngineName }) =>
     action((signal) => runDemo({ settings, ...options, signal })),
+  );
+
+program
+  .command("migrate")
+  .description("make or complete the tables in Postgres; managers and imports do it, too")
+  .option("--json", "print the result as JSON", false)
+  .action((options: { json: boolean }) =>
+    action((signal) =>
+      runMigrate({ ...options, databaseUrl: requireUrl("DATABASE_URL", settings.databaseUrl), signal }),
+    ),
   );
 
 program
