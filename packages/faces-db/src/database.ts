@@ -180,7 +180,7 @@ function abortedError(signal: AbortSignal): LimError {
 }
 
 /** The password of a connection string as written and decoded. */
-function secretsOf(connectionString: string): string[] {
+export function secretsOf(connectionString: string): string[] {
   const written = [
     /^[^:]+:\/\/[^:@/]*:(.*)@/.exec(connectionString)?.[1],
     /[?&]password=([^&]*)/.exec(connectionString)?.[1],

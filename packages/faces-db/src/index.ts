@@ -9,6 +9,7 @@ import { openSnapshot } from "./snapshot.ts";
 
 export { facesDbLimits } from "./limits.ts";
 export * from "./port.ts";
+export { type DatabaseReport, type MigrationState, readDatabaseReport } from "./server-report.ts";
 
 /** Opens a pool; connects lazily. */
 export function openFacesDb(options: {
