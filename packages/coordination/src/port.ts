@@ -334,5 +334,10 @@ export interface MatchRequest {
 export interface MatchClient {
   /** Rejects with request_expired when no reply came within timeoutMs, aborted by signal, redis_unavailable. Re-sending with the same rid is safe. */
   request(request: MatchRequest, options?: Cancellable): Promise<MatchReply>;
+  /**
+   * Sends a request in flight once more where its entry was lost, or where whoever took it has been silent for a while.
+   * What waits unread stays as it is, as a second entry would wait behind it. Returns whether it was sent.
+   */
+  resend(rid: string): Promise<boolean>;
   close(): Promise<void>;
 }

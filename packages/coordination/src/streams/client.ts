@@ -23,7 +23,13 @@ const replyStreamTtlMs = limits.maxMatchTimeoutMs * 2;
 /** How often the stream's life is prolonged, which is also how soon its loss (a flush, a restart) is noticed. */
 const keepAliveEveryMs = 1_000;
 
+/** A consumer renews what it holds within a second: one that did not for longer is taken for dead. */
+const deadConsumerAfterMs = 1_250;
+/** Of a request's timeout: a consumer silent for so long is worth asking another. */
+const silentShare = 0.25;
+
 const askScript = loadScript("stream_ask", (reply) => reply as string[]);
+const askAgainScript = loadScript("stream_ask_again", (reply) => reply as string | null);
 
 interface Pending {
   request: MatchRequest;
@@ -90,6 +96,22 @@ class StreamMatchClient implements MatchClient {
       this.#pending.set(request.rid, pending);
       this.#post(pending);
     });
+  }
+
+  async resend(rid: string): Promise<boolean> {
+    const pending = this.#pending.get(rid);
+    const leftMs = Math.floor((pending?.deadlineMs ?? 0) - performance.now());
+    if (pending?.entryId === undefined || leftMs < 1) return false;
+    const { label, timeoutMs } = pending.request;
+    const silentMs = Math.min(Math.floor(timeoutMs * silentShare), deadConsumerAfterMs);
+    const patience = [this.#keys.names.consumerGroup, pending.entryId, silentMs, deadConsumerAfterMs];
+    const id = await runScript(this.#client, askAgainScript, {
+      keys: [this.#keys.matchStream(label)],
+      args: [...patience, ...this.#fieldsOf(pending.request, leftMs)],
+    });
+    if (id === null) return false;
+    pending.entryId = id;
+    return true;
   }
 
   async close(): Promise<void> {
