@@ -6,4 +6,5 @@ export * from "./ids.ts";
 export * from "./index-meta.ts";
 export * from "./limits.ts";
 export * from "./match.ts";
+export * from "./redis-url.ts";
 export * from "./task.ts";
