@@ -2,9 +2,9 @@
 // `renderOpenApi(): Promise<string>`. --check exits 1 where a committed file differs from what the app describes.
 import { existsSync, globSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { pathToFileURL } from "node:url";
+import { firstDifference, root } from "./generated.mjs";
 
-const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const folder = join(root, "openapi");
 const [mode, ...rest] = process.argv.slice(2);
 if ((mode !== "--write" && mode !== "--check") || rest.length > 0) {
@@ -50,10 +50,3 @@ console.log(
   `openapi: ${apps.length} documents ${mode === "--write" ? "written" : "checked"}, ${faults.length} faults`,
 );
 process.exit(faults.length === 0 ? 0 : 1);
-
-function firstDifference(committed, text) {
-  const [were, are] = [committed.split("\n"), text.split("\n")];
-  const at = are.findIndex((line, i) => line !== were[i]);
-  const line = at < 0 ? are.length : at;
-  return `line ${line + 1}: "${(were[line] ?? "(end)").trim()}" should be "${(are[line] ?? "(end)").trim()}"`;
-}

@@ -1,4 +1,4 @@
-// The whole test command: lint, import rule, types, OpenAPI drift and lint, then unit, integration and end-to-end tests.
+// The whole test command: lint, import rule, types, drift of what is generated, lint of OpenAPI, then unit, integration and end-to-end tests.
 // It ends with the tests that failed, each with its file and the first line of its error, and one line that counts
 // everything. `--only unit,lint` runs some of the stages.
 import { spawn } from "node:child_process";
@@ -104,6 +104,7 @@ const stages = [
   checkStage("edges", node, ["scripts/check-edges.mjs"]),
   checkStage("types", join(bin, "tsc"), ["-p", "tsconfig.tests.json"]),
   checkStage("openapi", node, ["scripts/openapi.mjs", "--check"]),
+  checkStage("settings-docs", node, ["scripts/settings-docs.mjs"]),
   checkStage("openapi-lint", node, ["scripts/lint-openapi.mjs"]),
   vitestStage("unit"),
   vitestStage("integration"),

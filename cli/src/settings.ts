@@ -2,7 +2,10 @@ import { createHash } from "node:crypto";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { defaults, type EngineName, engineNames, LimError } from "@lim/contracts";
+import { defaults, type EngineName, engineNameSchema } from "@lim/contracts";
+import { apiSettings, commonSettings, descriptorSettings } from "@lim/service-kit/common-settings";
+import { loadSettings } from "@lim/service-kit/settings";
+import { z } from "zod";
 
 /** What `lim` takes from the environment; the options of a command win over it. */
 export interface CliSettings {
@@ -24,58 +27,69 @@ export interface CliSettings {
 
 export const projectRoot = fileURLToPath(new URL("../../", import.meta.url));
 
-function positiveInteger(name: string, text: string | undefined, fallback: number): number {
-  if (text === undefined || text === "") return fallback;
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1)
-    throw new LimError("bad_settings", `${name} must be a positive integer, not "${text}"`);
-  return value;
-}
+const managerUrlSchema = z
+  .string()
+  .refine(
+    (url) => /^https?:\/\//.test(url) && URL.canParse(url),
+    `must be like http://host:${defaults.managerPort}`,
+  )
+  .default(`http://127.0.0.1:${defaults.managerPort}`)
+  .describe("A manager, for the commands that ask one");
 
-function optional(text: string | undefined): string | undefined {
-  return text === undefined || text === "" ? undefined : text;
-}
+export const settingsShape = {
+  redisUrl: {
+    ...commonSettings.redisUrl,
+    schema: commonSettings.redisUrl.schema
+      .optional()
+      .describe("Redis; `lim up` finds or starts one where unset"),
+  },
+  databaseUrl: {
+    ...commonSettings.databaseUrl,
+    schema: commonSettings.databaseUrl.schema
+      .optional()
+      .describe("Postgres; `lim up` finds or starts one where unset"),
+  },
+  storageRoot: {
+    ...commonSettings.storageRoot,
+    schema: commonSettings.storageRoot.schema
+      .optional()
+      .describe("Folder of the index storage; `lim up` keeps it in LIM_HOME where unset"),
+  },
+  managerUrl: { env: "LIM_MANAGER_URL", schema: managerUrlSchema, takes: "http:// or https:// address" },
+  apiToken: {
+    ...apiSettings.apiToken,
+    schema: apiSettings.apiToken.schema.describe("Bearer token that managers are asked with"),
+  },
+  home: {
+    env: "LIM_HOME",
+    defaultText: ".lim in the checkout",
+    takes: "folder",
+    schema: z
+      .string()
+      .default(join(projectRoot, ".lim"))
+      .describe("Where `lim up` keeps its servers' data, indexes and process ids"),
+  },
+  ...descriptorSettings,
+  engine: {
+    env: "LIM_ENGINE",
+    schema: engineNameSchema.default(defaults.engine).describe("Engine of new indexes"),
+  },
+} as const;
 
-/** As the managers take it; the value itself is never shown. */
-function tokenOf(text: string | undefined): string | undefined {
-  const token = optional(text);
-  if (token === undefined || /^[\x21-\x7e]{16,256}$/.test(token)) return token;
-  throw new LimError("bad_settings", "LIM_API_TOKEN must have 16 to 256 printable characters without spaces");
-}
+/** Names the settings file of `lim`; services have another variable, as each has a file of its own. */
+export const settingsFileEnv = "LIM_CLI_SETTINGS_FILE";
 
-function managerUrlOf(text: string | undefined): string {
-  const url = optional(text) ?? `http://127.0.0.1:${defaults.managerPort}`;
-  if (/^https?:\/\//.test(url) && URL.canParse(url)) return url;
-  throw new LimError(
-    "bad_settings",
-    `LIM_MANAGER_URL must be like http://host:${defaults.managerPort}, not "${url}"`,
-  );
-}
-
-function engineOf(text: string | undefined): EngineName {
-  const wanted = optional(text) ?? defaults.engine;
-  const engine = engineNames.find((name) => name === wanted);
-  if (!engine)
-    throw new LimError("bad_settings", `LIM_ENGINE must be ${engineNames.join(" or ")}, not "${wanted}"`);
-  return engine;
-}
-
-export function readSettings(env: Readonly<Record<string, string | undefined>> = process.env): CliSettings {
+/** Throws `bad_settings` with every fault. `file`: by default the one that LIM_CLI_SETTINGS_FILE names. */
+export function readSettings(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+  file: string | undefined = env[settingsFileEnv] || undefined,
+): CliSettings {
+  const { home, descriptorDim, ...rest } = loadSettings(settingsShape, env, file);
   const checkout = createHash("sha256").update(projectRoot).digest("hex").slice(0, 12);
   return {
-    redisUrl: optional(env.REDIS_URL),
-    databaseUrl: optional(env.DATABASE_URL),
-    storageRoot: optional(env.LIM_STORAGE_ROOT),
-    managerUrl: managerUrlOf(env.LIM_MANAGER_URL),
-    apiToken: tokenOf(env.LIM_API_TOKEN),
-    home: resolve(optional(env.LIM_HOME) ?? join(projectRoot, ".lim")),
+    ...rest,
+    home: resolve(home),
     demoHome: join(tmpdir(), `lim-demo-${checkout}`),
-    descriptorVersion: positiveInteger(
-      "LIM_DESCRIPTOR_VERSION",
-      env.LIM_DESCRIPTOR_VERSION,
-      defaults.descriptorVersion,
-    ),
-    dim: positiveInteger("LIM_DESCRIPTOR_DIM", env.LIM_DESCRIPTOR_DIM, defaults.descriptorDim),
-    engine: engineOf(env.LIM_ENGINE),
+    dim: descriptorDim,
   };
 }

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { readSettings } from "../src/settings.ts";
 
@@ -14,7 +17,7 @@ test.each(["short", "with a blank in it 123", `${"x".repeat(16)}\n`, "x".repeat(
   "a token that no manager has is refused and not shown: %j",
   (token) => {
     const read = () => readSettings({ LIM_API_TOKEN: token });
-    expect(read).toThrow(/LIM_API_TOKEN must have 16 to 256/);
+    expect(read).toThrow(/LIM_API_TOKEN: is not valid; got \(secret, not shown\)/);
     expect(read).not.toThrow(token);
   },
 );
@@ -22,6 +25,36 @@ test.each(["short", "with a blank in it 123", `${"x".repeat(16)}\n`, "x".repeat(
 test.each(["manager:5190", "ftp://manager", "http://"])(
   "a manager's address that is none is refused: %s",
   (url) => {
-    expect(() => readSettings({ LIM_MANAGER_URL: url })).toThrow(/LIM_MANAGER_URL must be like http:/);
+    expect(() => readSettings({ LIM_MANAGER_URL: url })).toThrow(/LIM_MANAGER_URL: must be like http:/);
   },
 );
+
+test.each([
+  [{ REDIS_URL: "redsi://u:hunter2@h" }, /REDIS_URL: is not valid/],
+  [
+    { LIM_MANAGER_URL: "ftp://u:hunter2@manager" },
+    /LIM_MANAGER_URL: must be like http:.*ftp:\/\/\*\*\*@manager/,
+  ],
+  [{ LIM_MANAGER_ULR: "http://u:hunter2@manager" }, /LIM_MANAGER_ULR: is no setting; .* LIM_MANAGER_URL/],
+  [{ LIM_DESCRIPTOR_DIM: "0" }, /LIM_DESCRIPTOR_DIM: .*; got "0"/],
+])("what is wrong is told by name, and no secret: %j", (env, message) => {
+  const read = () => readSettings(env);
+  expect(read).toThrow(message);
+  expect(read).not.toThrow("hunter2");
+});
+
+test("the file's names give way to the environment; an unknown one is refused", () => {
+  const folder = mkdtempSync(join(tmpdir(), "lim-settings-"));
+  const file = join(folder, "lim.yaml");
+  try {
+    writeFileSync(file, "lim_manager_url: http://a:1\nlim_descriptor_dim: 128\n");
+    const env = { LIM_CLI_SETTINGS_FILE: file, LIM_MANAGER_URL: "http://b:1" };
+    expect(readSettings(env)).toMatchObject({ managerUrl: "http://b:1", dim: 128 });
+    writeFileSync(file, "lim_manger_url: http://a:1\n");
+    expect(() => readSettings(env)).toThrow(
+      /lim.yaml:1: "lim_manger_url" is no setting; .*"lim_manager_url"/,
+    );
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

@@ -57,6 +57,7 @@ export const settingsShape = {
   },
   masterLock: {
     env: "LIM_MANAGER_MASTER_LOCK",
+    takes: "text without spaces and braces, at most 200 characters",
     file: "master_lock",
     schema: z
       .string()
@@ -75,11 +76,13 @@ export const settingsShape = {
   },
   planningSchedule: {
     env: "LIM_PLANNING_SCHEDULE",
+    takes: "cron string of 5 or 6 fields",
     file: "planning_schedule",
     schema: cronSchema.optional().describe("Cron string of 5 or 6 fields; wins over the period"),
   },
   planningTimeZone: {
     env: "LIM_PLANNING_TIME_ZONE",
+    takes: "time zone like Europe/Berlin",
     file: "planning_time_zone",
     schema: z
       .string()
@@ -101,6 +104,7 @@ export const settingsShape = {
   },
   wanted: {
     env: "LIM_LISTS",
+    takes: "`dynamic`, or list ids (UUIDs)",
     file: "lists",
     list: true,
     defaultText: "dynamic",
@@ -139,6 +143,7 @@ export const settingsShape = {
   },
   indexers: {
     env: "LIM_INDEXERS",
+    takes: `at most ${maxStaticIndexers} origins like http://host:5180`,
     file: "indexers",
     list: true,
     schema: originsSchema

@@ -3,7 +3,7 @@ import { isLimError } from "@lim/contracts";
 import { connectRedis } from "@lim/coordination";
 import { openFacesDb } from "@lim/faces-db";
 import { type LoadAdapter, openIndexStorage } from "@lim/index-storage";
-import { createLogger, Registry as MetricRegistry, redactUrl, runService } from "@lim/service-kit";
+import { createLogger, Registry as MetricRegistry, redactText, runService } from "@lim/service-kit";
 import { loadEngine } from "@lim/vector-index";
 import { buildApp } from "./app.ts";
 import { createMatcher, type Matcher } from "./matcher.ts";
@@ -65,7 +65,7 @@ async function main(signal: AbortSignal, settingsFile: string | undefined): Prom
       {
         url: `http://${matcherId}`,
         matcher_id: matcherId,
-        database: redactUrl(settings.databaseUrl),
+        database: redactText(settings.databaseUrl),
         storage_root: settings.storageRoot,
       },
       "indexed-matcher listening",

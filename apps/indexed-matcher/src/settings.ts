@@ -16,13 +16,15 @@ import {
 import { defaultRerank, rerankKinds } from "@lim/vector-index";
 import { z } from "zod";
 
-const shape = {
+export const settingsShape = {
   ...commonSettings,
   ...apiSettings,
   ...descriptorSettings,
   ...listenSettings("LIM_MATCHER", defaults.matcherPort),
   matcherHost: {
     env: "VL_LIM_MATCHER_HOST",
+    takes: "host name or IPv4 address",
+    defaultText: "guessed",
     schema: z
       .string()
       .regex(/^[^\s|:/]+$/, "must be a host name or IPv4 address")
@@ -98,6 +100,7 @@ const shape = {
   },
   cacheDir: {
     env: "LIM_MATCHER_CACHE",
+    takes: "folder, another than `LIM_STORAGE_ROOT`",
     schema: z
       .string()
       .min(1)
@@ -126,23 +129,23 @@ const shape = {
   },
 } as const;
 
-type Loaded = ReturnType<typeof loadSettings<typeof shape>>;
+type Loaded = ReturnType<typeof loadSettings<typeof settingsShape>>;
 export type Settings = Omit<Loaded, "matcherHost"> & {
   /** Host under which label keys name this matcher. */
   matcherHost: string;
 };
 
 function faultsBetween({ labelKeyRenewMs, labelKeyTtlMs, cacheDir, storageRoot }: Partial<Loaded>) {
-  const faults: { key: keyof typeof shape; fault: string }[] = [];
+  const faults: { key: keyof typeof settingsShape; fault: string }[] = [];
   if (labelKeyRenewMs !== undefined && labelKeyTtlMs !== undefined && labelKeyRenewMs >= labelKeyTtlMs)
     faults.push({
       key: "labelKeyRenewMs",
-      fault: `must be below ${shape.labelKeyTtlMs.env}, or keys expire between renewals; got "${labelKeyRenewMs}"`,
+      fault: `must be below ${settingsShape.labelKeyTtlMs.env}, or keys expire between renewals; got "${labelKeyRenewMs}"`,
     });
   if (cacheDir !== undefined && storageRoot !== undefined && resolve(cacheDir) === resolve(storageRoot))
     faults.push({
       key: "cacheDir",
-      fault: `must be another folder than ${shape.storageRoot.env}; got "${cacheDir}"`,
+      fault: `must be another folder than ${settingsShape.storageRoot.env}; got "${cacheDir}"`,
     });
   return faults;
 }
@@ -152,10 +155,10 @@ export function readSettings(
   env: Readonly<Record<string, string | undefined>> = process.env,
   file?: string,
 ): Settings {
-  const loaded = loadSettings(shape, env, settingsFileOf(env, file), faultsBetween);
+  const loaded = loadSettings(settingsShape, env, settingsFileOf(env, file), faultsBetween);
   return { ...loaded, matcherHost: guessHost(loaded.matcherHost) };
 }
 
 export function settingsHelp(): string {
-  return `${settingsSources()}\n\nSettings (environment variable, name in the file):\n${describeSettings(shape)}`;
+  return `${settingsSources()}\n\nSettings (environment variable, name in the file):\n${describeSettings(settingsShape)}`;
 }

@@ -3,7 +3,7 @@ import { defaults } from "@lim/contracts";
 import { connectRedis, createIndexerRegistry } from "@lim/coordination";
 import { openFacesDb } from "@lim/faces-db";
 import { type IndexStorage, openIndexStorage } from "@lim/index-storage";
-import { createLogger, type Logger, Registry, redactUrl, runService } from "@lim/service-kit";
+import { createLogger, type Logger, Registry, redactText, runService } from "@lim/service-kit";
 import { settleBuild } from "./after-build.ts";
 import { buildApp } from "./app.ts";
 import { cancelGraceMs, startBuildProcess } from "./build-process.ts";
@@ -73,7 +73,7 @@ async function serve(config: Settings, signal: AbortSignal): Promise<void> {
   });
   ready = true;
   log.info(
-    { url: origin, database: redactUrl(config.databaseUrl), storage_root: config.storageRoot },
+    { url: origin, database: redactText(config.databaseUrl), storage_root: config.storageRoot },
     "indexer listening",
   );
   spares.fill(defaults.engine);

@@ -18,12 +18,14 @@ import { mebibyte } from "./preflight.ts";
 /** Share of the machine's memory that a build may take where no limit is set. */
 const defaultMemoryShare = 0.8;
 
-const shape = {
+export const settingsShape = {
   ...commonSettings,
   ...apiSettings,
   ...listenSettings("LIM_INDEXER", defaults.indexerPort),
   origin: {
     env: "LIM_INDEXER_ORIGIN",
+    takes: "http:// or https:// address",
+    defaultText: "guessed",
     schema: z
       .url({ protocol: /^https?$/ })
       .transform((text) => text.replace(/\/+$/, ""))
@@ -38,12 +40,13 @@ const shape = {
   },
   memoryLimitMb: {
     env: "LIM_BUILD_MEMORY_LIMIT_MB",
+    defaultText: `${defaultMemoryShare * 100} % of the memory`,
     schema: z.coerce
       .number()
       .int()
       .min(1)
       .optional()
-      .describe("Resident MiB at which a build is ended; 80 % of the memory where not set"),
+      .describe("Resident MiB of a build's processes together at which it is ended"),
   },
   drainTimeoutMs: {
     env: "LIM_DRAIN_TIMEOUT_MS",
@@ -93,7 +96,7 @@ export function readSettings(
   env: Readonly<Record<string, string | undefined>> = process.env,
   file?: string,
 ): Settings {
-  const { origin, memoryLimitMb, ...rest } = loadSettings(shape, env, settingsFileOf(env, file));
+  const { origin, memoryLimitMb, ...rest } = loadSettings(settingsShape, env, settingsFileOf(env, file));
   return {
     ...rest,
     originOf: (listeningPort) => origin ?? `http://${reachableHost(rest.host)}:${listeningPort}`,
@@ -111,5 +114,5 @@ function reachableHost(host: string): string {
 }
 
 export function settingsHelp(): string {
-  return `${settingsSources()}\n\nSettings (environment variable, name in the file):\n${describeSettings(shape)}`;
+  return `${settingsSources()}\n\nSettings (environment variable, name in the file):\n${describeSettings(settingsShape)}`;
 }

@@ -20,19 +20,22 @@ export const commonSettings = {
   redisUrl: {
     env: "REDIS_URL",
     secret: true,
+    takes: "redis:// or rediss:// address",
     schema: address("redis:", "rediss:").describe("Redis with maxmemory-policy noeviction"),
   },
   databaseUrl: {
     env: "DATABASE_URL",
     secret: true,
+    takes: "postgres:// or postgresql:// address",
     schema: address("postgres:", "postgresql:").describe("Postgres with the lists and faces"),
   },
   storageRoot: {
     env: "LIM_STORAGE_ROOT",
+    takes: "folder",
     schema: z.string().min(1).describe("Folder of the index storage, one for all services"),
   },
   logLevel: {
-    env: "LOG_LEVEL",
+    env: "LIM_LOG_LEVEL",
     schema: z
       .enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"])
       .default("info")
@@ -62,6 +65,7 @@ export const apiSettings = {
   apiToken: {
     env: "LIM_API_TOKEN",
     secret: true,
+    takes: "16 to 256 printable characters without spaces",
     schema: z
       .string()
       .regex(/^[\x21-\x7e]{16,256}$/, "must have 16 to 256 printable characters without spaces")
@@ -75,6 +79,7 @@ export function listenSettings(prefix: string, defaultPort: number) {
   return {
     host: {
       env: `${prefix}_HOST`,
+      takes: "address",
       schema: z.string().min(1).default("0.0.0.0").describe("Address to listen on"),
     },
     port: {

@@ -14,10 +14,17 @@ export { createHttpApp } from "./http-app.ts";
 export { errorComponent, errorResponses } from "./http-errors.ts";
 export { createLogger } from "./logger.ts";
 export { openApiYaml } from "./openapi.ts";
-export { redactUrl } from "./redact.ts";
+export { redactText } from "./redact.ts";
 export { httpLimits } from "./request-checks.ts";
 export { requestIdHeader, requestIdOf } from "./request-id.ts";
 export { runService } from "./run-service.ts";
 export type { HealthCheck } from "./service-routes.ts";
-export { describeSettings, loadSettings, type Setting, settingsFileOf, settingsSources } from "./settings.ts";
+export {
+  describeSettings,
+  loadSettings,
+  type Setting,
+  type SettingsShape,
+  settingsFileOf,
+  settingsSources,
+} from "./settings.ts";
 export { settingsFileLimits } from "./settings-file.ts";

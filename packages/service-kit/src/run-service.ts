@@ -1,6 +1,8 @@
 import { writeSync } from "node:fs";
 import { isLimError, LimError } from "@lim/contracts";
+import { commonSettings } from "./common-settings.ts";
 import { createLogger } from "./logger.ts";
+import { unknownVariables } from "./variables.ts";
 
 /** Ctrl-C arrives twice where npm or a supervisor passes on what the terminal has delivered already. */
 const sameSignalMs = 500;
@@ -36,7 +38,9 @@ export async function runService(options: {
     process.exit(exitCodes.badSettings);
   }
   const { forceAfterMs } = options;
-  const log = createLogger({ service: options.name, level: "info" });
+  const log = createLogger({ service: options.name, level: logLevel() });
+  const { strange } = unknownVariables(process.env);
+  if (strange.length > 0) log.warn({ variables: strange }, "environment variables that LIM does not know");
   const signal = abortOnSignals(
     typeof forceAfterMs === "number" ? forceAfterMs : forceAfterMs(parsed.file),
     log,
@@ -53,6 +57,12 @@ export async function runService(options: {
     process.exit(reportFailure(thrown, log, options.name));
   }
   process.exit(exitCodes.ok);
+}
+
+/** Of what is logged here, before settings are judged; a bad one is reported by whoever reads them. */
+function logLevel(): string {
+  const { env, schema } = commonSettings.logLevel;
+  return schema.safeParse(process.env[env] || undefined).data ?? "info";
 }
 
 function settingsArgument(args: readonly string[]): { file?: string; fault?: string } {

@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type YAMLMap } from "yaml";
-import { redactUrl } from "./redact.ts";
+import { nearestOf } from "./nearest.ts";
+import { redactText } from "./redact.ts";
 
 /** Of a settings file. */
 export const settingsFileLimits = { maxBytes: 1024 * 1024, maxFaults: 50, maxShownKeyChars: 100 } as const;
@@ -170,14 +171,13 @@ class Walk {
 
   private nearest(name: string): string {
     const wanted = name.slice(0, settingsFileLimits.maxShownKeyChars);
-    const ranked = [...this.names.keys()].map((known) => ({ known, distance: editDistance(wanted, known) }));
-    return ranked.toSorted((a, b) => a.distance - b.distance)[0]?.known ?? "";
+    return nearestOf(wanted, this.names.keys())?.name ?? "";
   }
 }
 
 /** A name as it may be shown: someone may have written a value where a name belongs. */
 function shownKey(name: string): string {
-  return JSON.stringify(redactUrl(name).slice(0, settingsFileLimits.maxShownKeyChars));
+  return JSON.stringify(redactText(name).slice(0, settingsFileLimits.maxShownKeyChars));
 }
 
 function kindOf(node: Node): string {
@@ -193,18 +193,4 @@ function textOf(node: Node): string | undefined {
   // As it is written: a version 1.10 stays what it is.
   if (typeof value === "number" || typeof value === "bigint") return source ?? String(value);
   return typeof value === "boolean" ? String(value) : undefined;
-}
-
-/** Fewest insertions, removals and replacements of a character that make `b` of `a`. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (const [i, char] of [...a].entries()) {
-    const next = [i + 1];
-    for (const [j, other] of [...b].entries())
-      next.push(
-        Math.min((row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1, (row[j] ?? 0) + (char === other ? 0 : 1)),
-      );
-    row = next;
-  }
-  return row.at(-1) ?? 0;
 }

@@ -1,7 +1,9 @@
 import { LimError } from "@lim/contracts";
 import type { z } from "zod";
-import { redactUrl } from "./redact.ts";
+import { redactText } from "./redact.ts";
 import { type FileSettings, readSettingsFile, settingsFileLimits } from "./settings-file.ts";
+import { settingRow } from "./settings-rows.ts";
+import { unknownVariables } from "./variables.ts";
 
 export interface Setting {
   /** Environment variable. */
@@ -15,30 +17,35 @@ export interface Setting {
   secret?: boolean;
   /** An empty variable is the value ""; without this it counts as unset, as compose files write it. */
   allowEmpty?: boolean;
-  /** Its default as one would write it, where the schema turns text into something else. */
+  /** Its default as one would write it, where the schema turns text into something else or the machine decides. */
   defaultText?: string;
+  /** What it takes, where the schema cannot say it. */
+  takes?: string;
 }
+
+export type SettingsShape = Record<string, Setting>;
 
 const maxShownChars = 200;
 
 function shown(setting: Setting, raw: string): string {
   if (setting.secret) return "(secret, not shown)";
-  return JSON.stringify(redactUrl(raw).slice(0, maxShownChars));
+  return JSON.stringify(redactText(raw).slice(0, maxShownChars));
 }
 
 type Env = Readonly<Record<string, string | undefined>>;
-type ValuesOf<Shape extends Record<string, Setting>> = {
+type ValuesOf<Shape extends SettingsShape> = {
   [Key in keyof Shape]: z.output<Shape[Key]["schema"]>;
 };
 
-const settingsFileEnv = "LIM_SETTINGS_FILE";
+export const settingsFileEnv = "LIM_SETTINGS_FILE";
 
 /** The settings file: the argument's, else the variable's; undefined where neither names one. */
 export function settingsFileOf(env: Env, argument: string | undefined): string | undefined {
   return argument ?? (env[settingsFileEnv] || undefined);
 }
 
-const fileNameOf = (setting: Setting) => setting.file ?? setting.env.toLowerCase();
+/** What a setting is called in the settings file. */
+export const fileNameOf = (setting: Setting) => setting.file ?? setting.env.toLowerCase();
 
 /** The text of a setting and where it is from, as a fault names it. */
 interface Source {
@@ -62,12 +69,12 @@ function faultsOf(setting: Setting, { text, place }: Source, error: z.ZodError):
   return error.issues.map((issue) => {
     const at = issue.path.length > 0 ? ` at ${issue.path.join(".")}` : "";
     // A message may quote its input, so a secret's own message is left out too.
-    const reason = setting.secret ? "is not valid" : redactUrl(issue.message);
+    const reason = setting.secret ? "is not valid" : redactText(issue.message);
     return `${place}${at}: ${reason}; got ${shown(setting, text)}`;
   });
 }
 
-function readFile(path: string | undefined, shape: Record<string, Setting>): FileSettings | undefined {
+function readFile(path: string | undefined, shape: SettingsShape): FileSettings | undefined {
   if (path === undefined) return undefined;
   const names = Object.values(shape).map((setting) => ({
     name: fileNameOf(setting),
@@ -79,10 +86,10 @@ function readFile(path: string | undefined, shape: Record<string, Setting>): Fil
 /**
  * Reads a service's settings once: each field's schema gets the text of its environment variable, else the one in the
  * YAML file (undefined where both are unset, null or empty, see `allowEmpty`). `check` sees what is valid and tells
- * faults between settings. All faults are reported together in one `bad_settings` error, a line each that begins with
+ * faults between settings. A near miss of a known variable is a fault too (see `unknownVariables`). All faults are reported together in one `bad_settings` error, a line each that begins with
  * the variable's name, or with `file:line` and the name there.
  */
-export function loadSettings<Shape extends Record<string, Setting>>(
+export function loadSettings<Shape extends SettingsShape>(
   shape: Shape,
   env: Env,
   file?: string,
@@ -90,7 +97,8 @@ export function loadSettings<Shape extends Record<string, Setting>>(
 ): ValuesOf<Shape> {
   const values: Record<string, unknown> = {};
   const fromFile = readFile(file, shape);
-  const faults = [...(fromFile?.faults ?? [])];
+  const own = Object.values(shape).map((setting) => setting.env);
+  const faults = [...(fromFile?.faults ?? []), ...unknownVariables(env, own).faults];
   const sources = new Map<string, Source>();
   for (const [key, setting] of Object.entries(shape)) {
     const source = sourceOf(setting, env, fromFile);
@@ -117,17 +125,10 @@ export function settingsSources(): string {
 }
 
 /** Lines for `--help`: variable, name in the file, whether it is required or its default, description. */
-export function describeSettings(shape: Record<string, Setting>): string {
+export function describeSettings(shape: SettingsShape): string {
   const rows = Object.values(shape).map((setting) => {
-    const unset = setting.schema.safeParse(undefined);
-    const fallback = !unset.success
-      ? "required"
-      : unset.data === undefined
-        ? "optional"
-        : setting.secret
-          ? "has a default"
-          : `default ${setting.defaultText ?? defaultText(unset.data)}`;
-    return { env: setting.env, file: fileNameOf(setting), fallback, text: setting.schema.description ?? "" };
+    const { env, file, fallback, meaning } = settingRow(setting, fileNameOf(setting));
+    return { env, file, fallback, text: meaning };
   });
   const envWidth = Math.max(...rows.map((row) => row.env.length));
   const fileWidth = Math.max(...rows.map((row) => row.file.length));
@@ -137,8 +138,4 @@ export function describeSettings(shape: Record<string, Setting>): string {
       `  ${row.env.padEnd(envWidth)}  ${row.file.padEnd(fileWidth)}  ${row.fallback.padEnd(fallbackWidth)}  ${row.text}`.trimEnd(),
     )
     .join("\n");
-}
-
-function defaultText(value: unknown): string {
-  return typeof value === "string" ? redactUrl(value) || '""' : JSON.stringify(value);
 }

@@ -56,6 +56,17 @@ describe("runService", () => {
       expect((await endOf(service(tell, args))).code).toBe(2);
   });
 
+  it("names the variables that LIM does not know, once", async () => {
+    process.env.LIM_MATCHER_SERVICE_HOST = "10.0.0.1";
+    try {
+      const { code, text } = await endOf(service(""));
+      expect(code).toBe(0);
+      expect(JSON.parse(text)).toMatchObject({ level: "warn", variables: ["LIM_MATCHER_SERVICE_HOST"] });
+    } finally {
+      delete process.env.LIM_MATCHER_SERVICE_HOST;
+    }
+  });
+
   it("ends with 2 for bad settings, a line each", async () => {
     const end = await endOf(service(`throw new LimError("bad_settings", "A: one\\nB: two");`));
     expect(end.code).toBe(2);
