@@ -17,7 +17,7 @@ test.each(["short", "with a blank in it 123", `${"x".repeat(16)}\n`, "x".repeat(
   "a token that no manager has is refused and not shown: %j",
   (token) => {
     const read = () => readSettings({ LIM_API_TOKEN: token });
-    expect(read).toThrow(/LIM_API_TOKEN: is not valid; got \(secret, not shown\)/);
+    expect(read).toThrow(/LIM_API_TOKEN: must be: text of 16 to 256 .*; got \(secret, not shown\)/);
     expect(read).not.toThrow(token);
   },
 );
@@ -30,7 +30,7 @@ test.each(["manager:5190", "ftp://manager", "http://"])(
 );
 
 test.each([
-  [{ REDIS_URL: "redsi://u:hunter2@h" }, /REDIS_URL: is not valid/],
+  [{ REDIS_URL: "redsi://u:hunter2@h" }, /REDIS_URL: must be: address of Redis/],
   [
     { LIM_MANAGER_URL: "ftp://u:hunter2@manager" },
     /LIM_MANAGER_URL: must be like http:.*ftp:\/\/\*\*\*@manager/,

@@ -1,4 +1,4 @@
-import { defaults, limits } from "@lim/contracts";
+import { defaults, limits, parseRedisUrl } from "@lim/contracts";
 import { z } from "zod";
 
 /** A whole number from `min` to `max`, from its text. */
@@ -15,13 +15,22 @@ const address = (...protocols: string[]) =>
       `must begin with ${protocols.map((name) => `${name}//`).join(" or ")}`,
     );
 
+const redisAddress = z.string().superRefine((text, context) => {
+  try {
+    parseRedisUrl(text);
+  } catch (thrown) {
+    context.addIssue({ code: "custom", message: thrown instanceof Error ? thrown.message : "is not valid" });
+  }
+});
+
 /** What every service needs: one spelling, one check, one place. */
 export const commonSettings = {
   redisUrl: {
     env: "REDIS_URL",
     secret: true,
-    takes: "redis:// or rediss:// address",
-    schema: address("redis:", "rediss:").describe("Redis with maxmemory-policy noeviction"),
+    takes:
+      "address of Redis, its Sentinels or a Cluster: redis://, redis-sentinel:// or redis-cluster://; rediss for TLS",
+    schema: redisAddress.describe("Redis with maxmemory-policy noeviction"),
   },
   databaseUrl: {
     env: "DATABASE_URL",
@@ -65,7 +74,7 @@ export const apiSettings = {
   apiToken: {
     env: "LIM_API_TOKEN",
     secret: true,
-    takes: "16 to 256 printable characters without spaces",
+    takes: "text of 16 to 256 printable characters without spaces",
     schema: z
       .string()
       .regex(/^[\x21-\x7e]{16,256}$/, "must have 16 to 256 printable characters without spaces")

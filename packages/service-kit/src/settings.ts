@@ -66,10 +66,11 @@ function sourceOf(setting: Setting, env: Env, file: FileSettings | undefined): S
 
 function faultsOf(setting: Setting, { text, place }: Source, error: z.ZodError): string[] {
   if (text === undefined) return [`${place}: is required and not set`];
+  const secretReason = setting.takes === undefined ? "is not valid" : `must be: ${setting.takes}`;
   return error.issues.map((issue) => {
     const at = issue.path.length > 0 ? ` at ${issue.path.join(".")}` : "";
     // A message may quote its input, so a secret's own message is left out too.
-    const reason = setting.secret ? "is not valid" : redactText(issue.message);
+    const reason = setting.secret ? secretReason : redactText(issue.message);
     return `${place}${at}: ${reason}; got ${shown(setting, text)}`;
   });
 }

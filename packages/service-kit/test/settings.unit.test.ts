@@ -1,7 +1,7 @@
 import { isLimError, type LimError } from "@lim/contracts";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { describeSettings, flag, loadSettings, wholeNumber } from "../src/index.ts";
+import { commonSettings, describeSettings, flag, loadSettings, wholeNumber } from "../src/index.ts";
 import { settingRow } from "../src/settings-rows.ts";
 import { unknownVariables } from "../src/variables.ts";
 
@@ -72,6 +72,16 @@ describe("loadSettings", () => {
       faults: [],
       strange: ["LIM_MANAGER_PORT_5190_TCP", "LIM_MANAGER_SERVICE_HOST", "LIM_X"],
     });
+  });
+
+  it("knows addresses of Redis of every kind, and says what they are like without showing one", () => {
+    const read = (REDIS_URL: string) => loadSettings({ redisUrl: commonSettings.redisUrl }, { REDIS_URL });
+    for (const url of ["redis://u:p@h/1", "rediss-sentinel://a:1,b:2/main", "redis-cluster://a:1,b:2"])
+      expect(read(url)).toEqual({ redisUrl: url });
+    for (const url of ["http://hunter2@h", "redis://u:hunter2@", "redis://a:1,hunter2:2"]) {
+      expect(() => read(url)).toThrow(/^.*REDIS_URL: must be: address of Redis, its Sentinels or a Cluster/);
+      expect(() => read(url)).not.toThrow("hunter2");
+    }
   });
 
   it("describes variables with default or requirement", () => {
