@@ -1,9 +1,12 @@
-import { isLimError } from "@lim/contracts";
+import { isLimError, LimError } from "@lim/contracts";
 import type { FacesDb, FeedGap, ListSnapshot } from "@lim/faces-db";
 import { createExactIndex, type ExactIndex } from "@lim/vector-index";
 
 /** Faces of one packet of changes: the feed's promise of ten is the matchers', here the fewest queries count. */
 const packetFaces = 500;
+/** Longest that one packet, and that a whole list, may take to come: a database that hangs must not hold the list for ever. */
+const packetLimitMs = 10_000;
+const loadLimitMs = 120_000;
 
 export interface ListShape {
   descriptorVersion: number;
@@ -56,7 +59,17 @@ export class ExactList {
 
   /** Reads the whole list. `signal` ends the load and everything later. */
   static async load(db: FacesDb, shape: ListShape, listId: string, signal: AbortSignal): Promise<ExactList> {
-    const snapshot = await db.openSnapshot({ listId, ...shape, signal });
+    return within(loadLimitMs, signal, (limited) => ExactList.#read(db, shape, listId, signal, limited));
+  }
+
+  static async #read(
+    db: FacesDb,
+    shape: ListShape,
+    listId: string,
+    signal: AbortSignal,
+    limited: AbortSignal,
+  ): Promise<ExactList> {
+    const snapshot = await db.openSnapshot({ listId, ...shape, signal: limited });
     const index = createExactIndex({ dim: shape.dim, capacity: snapshot.faceCount });
     try {
       for await (const batch of snapshot.batches) index.upsertMany(batch.faceIds, batch.vectors);
@@ -92,14 +105,16 @@ export class ExactList {
   async #follow(): Promise<void> {
     let target = 0;
     do {
-      const packet = await this.#db.readPacket({
-        listId: this.listId,
-        historyId: this.#historyId,
-        sinceRevision: this.#revision,
-        ...this.#shape,
-        maxFaces: packetFaces,
-        signal: this.#signal,
-      });
+      const packet = await within(packetLimitMs, this.#signal, (signal) =>
+        this.#db.readPacket({
+          listId: this.listId,
+          historyId: this.#historyId,
+          sinceRevision: this.#revision,
+          ...this.#shape,
+          maxFaces: packetFaces,
+          signal,
+        }),
+      );
       if (packet.kind === "up_to_date") return;
       if (packet.kind === "gap") throw new FeedBroken(packet.gap);
       this.#apply(packet.upserts, packet.removals);
@@ -118,5 +133,27 @@ export class ExactList {
       if (isLimError(thrown, "overloaded")) throw new FeedBroken("compacted");
       throw thrown;
     }
+  }
+}
+
+/** Work with a time limit of its own, past which it fails as postgres_unavailable. */
+async function within<T>(
+  limitMs: number,
+  stop: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const controller = new AbortController();
+  const onStop = () => controller.abort(stop.reason);
+  if (stop.aborted) onStop();
+  stop.addEventListener("abort", onStop, { once: true });
+  const late = new LimError("postgres_unavailable", `no answer within ${limitMs} ms`);
+  const timer = setTimeout(() => controller.abort(late), limitMs);
+  try {
+    return await work(controller.signal);
+  } catch (thrown) {
+    throw controller.signal.reason === late ? late : thrown;
+  } finally {
+    clearTimeout(timer);
+    stop.removeEventListener("abort", onStop);
   }
 }

@@ -9,6 +9,8 @@ const maxWaitingLoads = 64;
 /** A list found too large is looked at again after this. */
 const refusalHoldsMs = 1_000;
 const maxHeldRefusals = 10_000;
+/** Memory of a list comes in pieces of this size. */
+const leastListBytes = 1 << 20;
 /** Loads of one call: a feed that breaks again and again is an error. */
 const maxLoadsPerCall = 3;
 
@@ -59,6 +61,16 @@ export class ExactSearch {
     return [...this.#lists.keys()];
   }
 
+  /** Whether the list is in memory; where it is not and would find room, it is read from now on. */
+  isReady(listId: string, faces: number): boolean {
+    if (this.#lists.has(listId)) return true;
+    const isRefused = (this.#refusals.get(listId)?.untilMs ?? 0) > performance.now();
+    const bytes = Math.max(leastListBytes, this.#bytesOf(faces));
+    if (isRefused || this.#loading.has(listId) || this.bytes + bytes > this.#limits.cacheBytes) return false;
+    if (this.#waitingLoads.length === 0) this.#load(listId).catch(() => {});
+    return false;
+  }
+
   /**
    * Searches the list as of the call or later. `queries` is n × dim, unit norm. Throws not_served where the list
    * is too large, list_not_found, index_behind where `minRevision` is past the list's newest.
@@ -67,8 +79,9 @@ export class ExactSearch {
     listId: string,
     queries: Float32Array,
     options: { limit: number; threshold: number; minRevision: number | undefined; deadline: Deadline },
-  ): Promise<{ matches: Match[][]; revision: number; searchMs: number }> {
+  ): Promise<{ matches: Match[][]; revision: number; followMs: number; searchMs: number }> {
     const { deadline, minRevision } = options;
+    const followFromMs = performance.now();
     const list = await this.#current(listId, deadline);
     try {
       const revision = list.revision;
@@ -80,7 +93,12 @@ export class ExactSearch {
         threshold: options.threshold,
         signal: deadline.signal,
       });
-      return { matches, revision, searchMs: performance.now() - startedAtMs };
+      return {
+        matches,
+        revision,
+        followMs: startedAtMs - followFromMs,
+        searchMs: performance.now() - startedAtMs,
+      };
     } finally {
       this.#leave(list);
     }
@@ -161,7 +179,7 @@ export class ExactSearch {
       if (!state) throw deletedError(listId);
       if (state.faceCount > this.#limits.maxFaces)
         throw this.#refuse(listId, this.#tooLarge(state.faceCount));
-      reserve(state.faceCount * (this.#shape.dim * 4 + uuidBytes));
+      reserve(this.#bytesOf(state.faceCount));
       return await ExactList.load(this.#db, this.#shape, listId, signal);
     } finally {
       // The turn passes on as it is, so that nobody slips in between.
@@ -177,6 +195,10 @@ export class ExactSearch {
         throw new LimError("overloaded", `${maxWaitingLoads} lists wait to be loaded for exact search`);
       await new Promise<void>((resolve) => this.#waitingLoads.push(resolve));
     } else this.#loads++;
+  }
+
+  #bytesOf(faces: number): number {
+    return faces * (this.#shape.dim * 4 + uuidBytes);
   }
 
   #reserve(loading: Loading, bytes: number): void {

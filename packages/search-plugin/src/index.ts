@@ -6,10 +6,13 @@ import { EmbeddedSearch } from "./plugin.ts";
 import { checkNumber } from "./query.ts";
 import type { SearchPlugin, SearchPluginOptions } from "./types.ts";
 
+export { type ErrorName, isLimError, LimError } from "@lim/contracts";
 export { maxReferences } from "./query.ts";
 export type * from "./types.ts";
 
 const defaultExactMaxFaces = 50_000;
+/** Measured (`npm run bench:plugin`): up to here exact search answers sooner, and with less processor time, than an index. */
+export const defaultExactFirstFaces = 1_000;
 const defaultExactCacheBytes = 1 << 30;
 const labelPollMs = 250;
 /** Read before the first call; without Redis the plugin starts all the same and searches exactly. */
@@ -33,6 +36,13 @@ export async function createSearchPlugin(options: SearchPluginOptions): Promise<
       true,
     ),
   };
+  const exactFirstFaces = checkNumber(
+    options.exactFirstFaces ?? defaultExactFirstFaces,
+    "exactFirstFaces",
+    0,
+    1e9,
+    true,
+  );
   const exactLimits = {
     maxFaces: checkNumber(options.exactMaxFaces ?? defaultExactMaxFaces, "exactMaxFaces", 0, 1e9, true),
     cacheBytes: checkNumber(
@@ -66,7 +76,7 @@ export async function createSearchPlugin(options: SearchPluginOptions): Promise<
     watcher,
     client: createMatchClient({ redis, keys, ...log }),
     faces: db ? { db, exact: new ExactSearch(db, shape, exactLimits) } : undefined,
-    settings,
+    settings: { ...settings, exactMaxFaces: exactLimits.maxFaces, exactFirstFaces },
     closeConnections: () => redis.close(),
   });
   await watcher.refresh({ signal: AbortSignal.timeout(firstLookMs) }).catch((thrown: unknown) => {

@@ -1,40 +1,51 @@
-import { randomUUID } from "node:crypto";
-import { encodeDescriptor, isLimError, LimError } from "@lim/contracts";
+import { LimError } from "@lim/contracts";
 import type { LabelWatcher, MatchClient } from "@lim/coordination";
 import type { FacesDb } from "@lim/faces-db";
+import type { Call } from "./call.ts";
 import { Deadline } from "./deadline.ts";
+import { ExactPath } from "./exact-path.ts";
 import type { ExactSearch } from "./exact-search.ts";
-import { type CheckedQuery, checkQuery } from "./query.ts";
-import type { MatchAnswer, MatchQuery, SearchPlugin } from "./types.ts";
+import { IndexPath } from "./index-path.ts";
+import { PathChoice, type PathName } from "./path-choice.ts";
+import { checkQuery } from "./query.ts";
+import { answerByTwo, tellBoth } from "./two-paths.ts";
+import type { MatchAnswer, MatchQuery, SearchPlugin, ServedIndex } from "./types.ts";
 
 export interface PluginParts {
   watcher: LabelWatcher;
   client: MatchClient;
   /** Both or neither. */
   faces: { db: FacesDb; exact: ExactSearch } | undefined;
-  settings: { dim: number; descriptorVersion: number; defaultTimeoutMs: number };
+  settings: {
+    dim: number;
+    descriptorVersion: number;
+    defaultTimeoutMs: number;
+    exactMaxFaces: number;
+    exactFirstFaces: number;
+  };
   /** Closes what the parts are made from. */
   closeConnections(): Promise<void>;
 }
 
-/** Errors of the index path that say nothing about the query: the exact path may still answer it. */
-const indexPathIsAway = ["not_served", "redis_unavailable"] as const;
-
-interface Call {
-  query: CheckedQuery;
-  deadline: Deadline;
-  startedAtMs: number;
-  lunaRequestId: string | undefined;
-}
-
 export class EmbeddedSearch implements SearchPlugin {
   readonly #parts: PluginParts;
+  readonly #choice: PathChoice;
+  readonly #index: IndexPath;
+  readonly #exact: ExactPath;
   readonly #stop = new AbortController();
   readonly #calls = new Set<Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
   constructor(parts: PluginParts) {
     this.#parts = parts;
+    const { watcher, client, faces, settings } = parts;
+    this.#choice = new PathChoice({ watcher, exact: faces?.exact, ...settings });
+    this.#index = new IndexPath({
+      client,
+      descriptorVersion: settings.descriptorVersion,
+      isServed: (label) => watcher.served(label).length > 0,
+    });
+    this.#exact = new ExactPath(faces?.exact, settings.dim);
   }
 
   async match(query: MatchQuery): Promise<MatchAnswer[]> {
@@ -54,12 +65,16 @@ export class EmbeddedSearch implements SearchPlugin {
     }
   }
 
-  labels(): { label: string; matcherId: string; indexId: string; revision: number }[] {
-    const rows: { label: string; matcherId: string; indexId: string; revision: number }[] = [];
-    for (const served of this.#parts.watcher.labels().values())
-      for (const { label, matcherId, value } of served)
-        rows.push({ label, matcherId, indexId: value.index_id, revision: value.revision });
-    return rows;
+  labels(): ServedIndex[] {
+    return [...this.#parts.watcher.labels().values()].flat().map(({ label, matcherId, value }) => ({
+      label,
+      matcherId,
+      indexId: value.index_id,
+      revision: value.revision,
+      faces: value.count,
+      descriptorVersion: value.descriptor_version,
+      dim: value.dim,
+    }));
   }
 
   close(): Promise<void> {
@@ -78,41 +93,67 @@ export class EmbeddedSearch implements SearchPlugin {
   async #match(call: Call): Promise<MatchAnswer[]> {
     if (call.deadline.signal.aborted) throw call.deadline.signal.reason;
     const vectors = await this.#vectorsOf(call);
-    const served = this.#isServed(call.query.label);
-    if (!served) return this.#matchExactly(call, vectors);
-    const outcomes = await Promise.all(
-      vectors.map((vector) =>
-        this.#matchByIndex(call, vector).catch((thrown: unknown) => LimError.from(thrown)),
-      ),
+    this.#checkServedFor(call.query.label);
+    const [first, second] = this.#choice.pathsOf(call.query.label);
+    if (!second) return Promise.all(this.#start(first, call, vectors, true));
+    return this.#matchByTwo(call, vectors, first, second);
+  }
+
+  #matchByTwo(
+    call: Call,
+    vectors: readonly Float32Array[],
+    first: PathName,
+    second: PathName,
+  ): Promise<MatchAnswer[]> {
+    let failure: LimError | undefined;
+    return answerByTwo(
+      this.#start(first, call, vectors, false),
+      {
+        patienceMs: this.#choice.patienceMs(first, call.query.timeoutMs),
+        mayRescue: (error) => {
+          failure ??= error;
+          return this.#choice.mayRescue(first, error);
+        },
+        start: (places) => {
+          this.#choice.noteFailure(first, failure);
+          call.deadline.leavesWork();
+          return this.#start(
+            second,
+            call,
+            places.map((place) => vectors[place] as Float32Array),
+            true,
+          );
+        },
+      },
+      (one, other) => (first === "index" ? tellBoth(one, other) : tellBoth(other, one)),
     );
-    const away: number[] = [];
-    for (const [at, outcome] of outcomes.entries()) {
-      if (!(outcome instanceof LimError)) continue;
-      if (!this.#parts.faces || !indexPathIsAway.some((name) => isLimError(outcome, name))) throw outcome;
-      away.push(at);
-    }
-    if (away.length > 0) {
-      const exact = await this.#matchExactly(
-        call,
-        away.map((at) => vectors[at] as Float32Array),
-      );
-      for (const [i, at] of away.entries()) outcomes[at] = exact[i] as MatchAnswer;
-    }
-    return outcomes as MatchAnswer[];
+  }
+
+  #start(
+    path: PathName,
+    call: Call,
+    vectors: readonly Float32Array[],
+    isLastResort: boolean,
+  ): Promise<MatchAnswer>[] {
+    return path === "exact"
+      ? this.#exact.start(call, vectors)
+      : this.#index.start(call, vectors, isLastResort);
   }
 
   /** Throws descriptor_version_mismatch where the label is served, but for other descriptors only. */
-  #isServed(label: string): boolean {
+  #checkServedFor(label: string): void {
     const { dim, descriptorVersion } = this.#parts.settings;
     const served = this.#parts.watcher.served(label);
     const [first] = served;
-    if (!first) return false;
-    if (!served.some(({ value }) => value.descriptor_version === descriptorVersion && value.dim === dim))
-      throw new LimError(
-        "descriptor_version_mismatch",
-        `the label is served for version ${first.value.descriptor_version} of ${first.value.dim} dimensions, not for version ${descriptorVersion} of ${dim}`,
-      );
-    return true;
+    if (
+      !first ||
+      served.some(({ value }) => value.descriptor_version === descriptorVersion && value.dim === dim)
+    )
+      return;
+    throw new LimError(
+      "descriptor_version_mismatch",
+      `the label is served for version ${first.value.descriptor_version} of ${first.value.dim} dimensions, not for version ${descriptorVersion} of ${dim}`,
+    );
   }
 
   async #vectorsOf({ query, deadline }: Call): Promise<Float32Array[]> {
@@ -139,63 +180,5 @@ export class EmbeddedSearch implements SearchPlugin {
         `face ${reference.faceId} has no descriptor of version ${descriptorVersion} and ${dim} dimensions`,
       );
     });
-  }
-
-  async #matchByIndex(call: Call, vector: Float32Array): Promise<MatchAnswer> {
-    const { query, deadline, lunaRequestId } = call;
-    const reply = await this.#parts.client.request(
-      {
-        label: query.label,
-        rid: randomUUID(),
-        descriptor: encodeDescriptor(vector, this.#parts.settings.descriptorVersion),
-        limit: query.limit,
-        // Left out where it is what a matcher takes for granted: every field is read and checked for each request.
-        ...(query.threshold === 0 ? {} : { threshold: query.threshold }),
-        timeoutMs: Math.max(1, Math.floor(deadline.leftMs)),
-        ...(query.minRevision === undefined ? {} : { minRevision: query.minRevision }),
-        ...(lunaRequestId === undefined ? {} : { lunaRequestId }),
-      },
-      { signal: deadline.signal },
-    );
-    if (reply.error) throw LimError.fromBody(reply.error);
-    if (reply.index_id === null || reply.revision === null)
-      throw new LimError("internal", "a matcher's reply names no index");
-    return {
-      matches: reply.result,
-      path: "index",
-      indexId: reply.index_id,
-      revision: reply.revision,
-      timings: {
-        totalMs: performance.now() - call.startedAtMs,
-        queueMs: reply.timings?.queue_ms ?? null,
-        searchMs: reply.timings?.search_ms ?? 0,
-      },
-    };
-  }
-
-  async #matchExactly(call: Call, vectors: readonly Float32Array[]): Promise<MatchAnswer[]> {
-    const { faces, settings } = this.#parts;
-    const { query, deadline } = call;
-    if (!faces)
-      throw new LimError(
-        "not_served",
-        `no matcher serves ${query.label}, and exact search needs the option facesDb`,
-      );
-    const queries = new Float32Array(vectors.length * settings.dim);
-    for (const [at, vector] of vectors.entries()) queries.set(vector, at * settings.dim);
-    const { matches, revision, searchMs } = await faces.exact.search(query.label, queries, {
-      limit: query.limit,
-      threshold: query.threshold,
-      minRevision: query.minRevision,
-      deadline,
-    });
-    const totalMs = performance.now() - call.startedAtMs;
-    return matches.map((rows) => ({
-      matches: rows,
-      path: "exact",
-      indexId: null,
-      revision,
-      timings: { totalMs, queueMs: null, searchMs },
-    }));
   }
 }

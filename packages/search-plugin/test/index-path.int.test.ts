@@ -29,6 +29,7 @@ async function plugin(options: { facesDb?: boolean; url?: string } = {}): Promis
   const made = await createSearchPlugin({
     redis: { url: options.url ?? redis.url },
     dim,
+    exactFirstFaces: 0,
     ...(options.facesDb === false ? {} : { facesDb: { connectionString: database.url } }),
   });
   cleanUps.push(() => made.close());
@@ -53,6 +54,9 @@ describe("index path", () => {
       matcherId: "test:1",
       indexId: served.indexId,
       revision: 3,
+      faces: 1_000_000,
+      descriptorVersion: 1,
+      dim,
     });
     const [answer] = await search.match({
       label,
@@ -68,7 +72,19 @@ describe("index path", () => {
       indexId: served.indexId,
       revision: 3,
     });
-    expect(answer?.timings.queueMs).toBeGreaterThanOrEqual(0);
+    const {
+      totalMs = 0,
+      prepareMs = 0,
+      queueMs,
+      followMs,
+      searchMs = 0,
+      transportMs,
+    } = answer?.timings ?? {};
+    expect(followMs).toBeNull();
+    // More only where Redis' clock, in whole milliseconds, tells of a longer wait than there was.
+    const sumMs = prepareMs + (queueMs ?? Number.NaN) + searchMs + (transportMs ?? Number.NaN);
+    expect(sumMs).toBeGreaterThan(totalMs - 0.01);
+    expect(answer?.sends).toBe(1);
     const request = served.seen[0]?.request;
     if (!request || !("fields" in request)) throw new Error("no request");
     expect(request.fields).toMatchObject({
@@ -120,14 +136,17 @@ describe("index path", () => {
     const { listId, space } = await makeList(database.db, 5);
     const error = new LimError("not_served", "dropped just now");
     await matcher(
-      { answer: () => ({ status_code: 503, error: error.toBody(), index_id: null, revision: null }) },
+      {
+        faces: 5,
+        answer: () => ({ status_code: 503, error: error.toBody(), index_id: null, revision: null }),
+      },
       listId,
     );
     const search = await plugin();
     const [answer] = await search.match({ label: listId, references, limit: 1 });
     expect(answer).toMatchObject({ path: "exact", matches: [[faceIdOf(space, 1), expect.closeTo(1, 5)]] });
     const bare = await plugin({ facesDb: false });
-    expect(await refusalOf(bare.match({ label: listId, references }))).toBe("not_served");
+    expect(await refusalOf(bare.match({ label: listId, references, timeoutMs: 500 }))).toBe("not_served");
   });
 
   it("passes a matcher's other errors on as they are", async () => {
@@ -139,10 +158,21 @@ describe("index path", () => {
   });
 
   it("refuses descriptors of another version than the served one", async () => {
-    await matcher({ descriptorVersion: 2, answer: () => ({}) });
-    expect(await refusalOf((await plugin()).match({ label, references }))).toBe(
-      "descriptor_version_mismatch",
-    );
+    const served = await matcher({ descriptorVersion: 2, answer: () => ({}) });
+    await expect((await plugin()).match({ label, references })).rejects.toMatchObject({
+      errorName: "descriptor_version_mismatch",
+      code: 26305,
+      httpStatus: 400,
+    });
+    expect(served.seen).toEqual([]);
+  });
+
+  it("passes on what a matcher says of the descriptor's version, as the same error", async () => {
+    const error = new LimError("descriptor_version_mismatch", "served is 7");
+    await matcher({
+      answer: () => ({ status_code: 400, error: error.toBody(), index_id: null, revision: null }),
+    });
+    await expect((await plugin()).match({ label, references })).rejects.toMatchObject({ code: 26305 });
   });
 });
 
@@ -186,7 +216,7 @@ describe("without a server or a database", () => {
     expect((await nowhere.match({ label: listId, references }))[0]?.path).toBe("exact");
     const own = await startTestRedis();
     cleanUps.push(() => own.stop());
-    const served = await serve({ redisUrl: own.url, label: listId, answer: () => ({}) });
+    const served = await serve({ redisUrl: own.url, label: listId, faces: 5, answer: () => ({}) });
     const search = await plugin({ url: own.url });
     expect((await search.match({ label: listId, references }))[0]?.path).toBe("index");
     await own.stop();

@@ -64,6 +64,7 @@ export async function assemble(options: {
   redisUrl: string;
   databaseUrl: string;
   exactMaxFaces?: number;
+  exactFirstFaces?: number;
   exactCacheBytes?: number;
 }): Promise<{ plugin: SearchPlugin; exact: ExactSearch; counts: Map<string, number> }> {
   const redis = connectRedis({ url: options.redisUrl, name: "plugin-test" });
@@ -78,7 +79,12 @@ export async function assemble(options: {
     watcher,
     client: createMatchClient({ redis, keys: defaultKeyNames }),
     faces: { db, exact },
-    settings: { ...shape, defaultTimeoutMs: 5_000 },
+    settings: {
+      ...shape,
+      defaultTimeoutMs: 5_000,
+      exactMaxFaces: options.exactMaxFaces ?? 50_000,
+      exactFirstFaces: options.exactFirstFaces ?? 0,
+    },
     closeConnections: () => redis.close(),
   });
   return { plugin, exact, counts };
@@ -95,6 +101,9 @@ export async function serve(options: {
   redisUrl: string;
   label: string;
   descriptorVersion?: number;
+  /** What its label key says; the default is too many for exact search. */
+  faces?: number;
+  matcherId?: string;
   answer: (entry: MatchEntry) => Partial<MatchReply> | undefined;
 }): Promise<FakeMatcher> {
   const redis = connectRedis({ url: options.redisUrl, name: "matcher-test" });
@@ -105,7 +114,12 @@ export async function serve(options: {
     consumerName: randomUUID(),
     batchSize: 16,
   });
-  const announcer = createLabelAnnouncer({ redis, matcherId: "test:1", ttlMs: 2_000, renewMs: 500 });
+  const announcer = createLabelAnnouncer({
+    redis,
+    matcherId: options.matcherId ?? "test:1",
+    ttlMs: 2_000,
+    renewMs: 500,
+  });
   await consumer.setLabels([options.label]);
   const stop = new AbortController();
   const seen: MatchEntry[] = [];
@@ -135,7 +149,7 @@ export async function serve(options: {
     revision: 3,
     descriptor_version: options.descriptorVersion ?? descriptorVersion,
     dim,
-    count: 1,
+    count: options.faces ?? 1_000_000,
     engine: defaults.engine,
   });
   return {

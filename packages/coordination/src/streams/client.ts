@@ -3,7 +3,7 @@ import { LimError, limits, type MatchReply, parseMatchReply } from "@lim/contrac
 import { type Redis, ReplyError } from "ioredis";
 import { blockingClient, commandClient } from "../connection.ts";
 import { abortable, abortedError, pause, redisFailure } from "../failures.ts";
-import { fixedKeys, Keys } from "../keys.ts";
+import { fixedKeys, type Keys, keysOf } from "../keys.ts";
 import type { Log } from "../log.ts";
 import { loadScript, runScript } from "../lua.ts";
 import type { Cancellable, KeyNames, MatchClient, MatchRequest, RedisConnection } from "../port.ts";
@@ -37,6 +37,8 @@ interface Pending {
   deadlineMs: number;
   /** Its latest entry on the match stream. */
   entryId: string | undefined;
+  /** Entries before it that may still be there. */
+  earlierIds?: string[];
   settle(outcome: MatchReply | LimError): void;
 }
 
@@ -60,7 +62,7 @@ class StreamMatchClient implements MatchClient {
   constructor(options: { redis: RedisConnection; keys: KeyNames; log?: Log }) {
     this.#redis = options.redis;
     this.#client = commandClient(options.redis);
-    this.#keys = new Keys(options.keys);
+    this.#keys = keysOf(options.redis, options.keys);
     this.#log = options.log;
   }
 
@@ -110,6 +112,7 @@ class StreamMatchClient implements MatchClient {
       args: [...patience, ...this.#fieldsOf(pending.request, leftMs)],
     });
     if (id === null) return false;
+    pending.earlierIds = [...(pending.earlierIds ?? []), pending.entryId];
     pending.entryId = id;
     return true;
   }
@@ -208,7 +211,8 @@ class StreamMatchClient implements MatchClient {
   #giveUp(pending: Pending, error: LimError): void {
     pending.settle(error);
     if (pending.entryId === undefined) return;
-    this.#client.xdel(this.#keys.matchStream(pending.request.label), pending.entryId).catch(() => {
+    const entryIds = [...(pending.earlierIds ?? []), pending.entryId];
+    this.#client.xdel(this.#keys.matchStream(pending.request.label), ...entryIds).catch(() => {
       // It expires by its own stream id.
     });
   }
@@ -232,7 +236,11 @@ class StreamMatchClient implements MatchClient {
 
   async #read(): Promise<void> {
     const signal = this.#stop.signal;
-    const blocking = blockingClient(this.#redis, "replies", blockMs);
+    const blocking = blockingClient(this.#redis, "replies", blockMs, this.#replyStream);
+    // Another server may have taken over, whose ids count from an earlier clock: replies read twice harm nobody.
+    blocking.on("ready", () => {
+      this.#lastReadId = "0-0";
+    });
     // Replies that are cut off here have nobody waiting: the client is closing.
     signal.addEventListener("abort", () => blocking.disconnect(), { once: true });
     while (!signal.aborted) {
