@@ -1,0 +1,31 @@
+import { expect, test } from "vitest";
+import { blocksOf, languageOf, pages } from "./blocks.ts";
+import { runnableOf } from "./commands.ts";
+
+test.each(pages())("every block of %s is marked with a language that a test knows", (page) => {
+  for (const block of blocksOf(page)) languageOf(block);
+});
+
+test("a block without a mark, of an unknown language or without an end is a fault", () => {
+  const [unmarked] = blocksOf("x.md", "a\n```\nls\n```\n");
+  expect(unmarked).toEqual({ file: "x.md", line: 2, language: "", text: "ls\n" });
+  for (const language of ["", "bash", "python"])
+    expect(() => languageOf({ file: "x.md", line: 2, language, text: "" })).toThrow(
+      /x\.md:2: .*use one of sh/,
+    );
+  expect(() => blocksOf("x.md", "```sh\nls\n")).toThrow("x.md:1: the block has no end");
+});
+
+test("commands that are tested elsewhere are left out, all others stay", () => {
+  expect(runnableOf("# first\nnpm run demo   # a minute\nnpx lim queue\n", "x")).toBe(
+    "# first\n\nnpx lim queue".replace("\n\n", "\n"),
+  );
+  expect(runnableOf("npm start      # until Ctrl-C\n", "x")).toBe("");
+  expect(runnableOf("npm install lim\n", "x")).toBe("npm install lim");
+});
+
+test("an exception for a script that is gone is a fault", () => {
+  expect(() => runnableOf("npm run bench:nothing\n", "x.md:1")).toThrow(
+    'x.md:1: package.json has no script "bench:nothing"',
+  );
+});
