@@ -8,6 +8,7 @@ const maxRidChars = 128;
 const maxDestinationChars = 256;
 const textFields = new Set([
   "rid",
+  "label",
   "limit",
   "threshold",
   "timeout_ms",
@@ -42,7 +43,7 @@ export function parseEntry(input: {
   redisNowMs: number;
   localNowMs: number;
 }): HeldEntry {
-  const { texts, descriptor, fault } = readFields(input.fields);
+  const { texts, descriptor, fault = labelFault(input.label, texts.label) } = readFields(input.fields);
   const parsed = fault === undefined ? matchRequestFieldsSchema.safeParse(texts) : undefined;
   const request: MatchEntry["request"] =
     parsed?.success === true && descriptor !== undefined
@@ -75,6 +76,12 @@ function destinationOf(texts: Record<string, string>): Destination {
     stream: stream?.startsWith(replyStreamPrefix) ? stream : undefined,
     channel: bounded(texts.response_channel, maxDestinationChars),
   };
+}
+
+/** Callers need not name the label; one who names another is not answered from this one's list. */
+function labelFault(ofStream: string, named: string | undefined): string | undefined {
+  if (named === undefined || named === ofStream || named.toLowerCase() === ofStream) return undefined;
+  return "label: differs from the label of the stream";
 }
 
 function bounded(text: string | undefined, maxChars: number): string | undefined {
