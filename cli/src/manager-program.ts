@@ -14,17 +14,10 @@ import {
   watchToEnd,
 } from "./commands/tasks.ts";
 import { resolveListId } from "./list-id.ts";
-import { positive, uuid } from "./options.ts";
-import type { CliSettings } from "./settings.ts";
+import { helpBelow, jsonOption, positive, uuid } from "./options.ts";
+import type { Program } from "./program.ts";
 import { timeOf } from "./times.ts";
 
-/** Runs a command's body until it ends or a signal does; its result is the exit code. */
-export type Act = (body: (signal: AbortSignal) => Promise<number>) => Promise<void>;
-
-interface Program {
-  settings: CliSettings;
-  act: Act;
-}
 interface PageOptions {
   limit: number;
   all: boolean;
@@ -71,14 +64,17 @@ const listIdFor = ({ settings }: Program, nameOrId: string, signal: AbortSignal)
 const optionalListId = async (program: Program, nameOrId: string | undefined, signal: AbortSignal) =>
   nameOrId === undefined ? undefined : listIdFor(program, nameOrId, signal);
 
-const jsonOption = () => new Option("--json", "print JSON").default(false);
-
 function paged(command: Command, what: string, fallback: number): Command {
   return command
     .option("--limit <n>", `${what} at most`, positive, fallback)
     .option("--all", `all ${what}, page by page`, false)
     .addOption(jsonOption());
 }
+
+const environment =
+  "LIM_MANAGER_URL, LIM_API_TOKEN; DATABASE_URL where a list is named by its name.\nTimes: RFC 3339, a date, or a span before now like 90m or 7d.";
+const described = (command: Command, ...examples: string[]) => helpBelow(command, { examples, environment });
+
 const limitOf = ({ limit, all }: PageOptions) => (all ? Number.POSITIVE_INFINITY : limit);
 
 function filtered(command: Command): Command {
@@ -120,10 +116,15 @@ function consenting(command: Command): Command {
 
 function addTaskCommands(root: Command, program: Program): void {
   const tasks = root.command("tasks").description("index builds");
-  paged(
+  const list = paged(
     filtered(tasks.command("list", { isDefault: true }).description("tasks, the newest first")),
     "tasks",
     20,
+  );
+  described(
+    list,
+    "lim tasks list --statuses pending,indexing",
+    "lim tasks list --list staff --since 7d --all --json",
   ).action((options: FilterOptions & PageOptions & { json: boolean }) =>
     asked(program, options, async (command) =>
       listTasks({
@@ -141,7 +142,7 @@ function addTaskCommands(root: Command, program: Program): void {
     .action((taskId: string, options: { json: boolean }) =>
       asked(program, options, (command) => showTask({ ...command, taskId })),
     );
-  tasks
+  const create = tasks
     .command("create")
     .description("build an index of a list now")
     .argument("[list]", "list to index: its id, or its name where DATABASE_URL is set")
@@ -153,21 +154,25 @@ function addTaskCommands(root: Command, program: Program): void {
         .default("default"),
     )
     .option("--watch", "follow it to its end; exit code 1 where it fails", false)
-    .addOption(jsonOption())
-    .action(
-      (
-        list: string | undefined,
-        options: Pick<CreateTaskBody, "mode" | "priority"> & { list?: string; watch: boolean; json: boolean },
-        self: Command,
-      ) => {
-        const nameOrId = list ?? options.list;
-        if (nameOrId === undefined || (list !== undefined && options.list !== undefined))
-          return self.error("error: name one list: lim tasks create <list>", { exitCode: 2 });
-        return asked(program, options, async (command) =>
-          createTask({ ...command, listId: await listIdFor(program, nameOrId, command.signal) }),
-        );
-      },
-    );
+    .addOption(jsonOption());
+  described(
+    create,
+    "lim tasks create staff --watch",
+    "lim tasks create staff --mode update --priority high --json",
+  ).action(
+    (
+      list: string | undefined,
+      options: Pick<CreateTaskBody, "mode" | "priority"> & { list?: string; watch: boolean; json: boolean },
+      self: Command,
+    ) => {
+      const nameOrId = list ?? options.list;
+      if (nameOrId === undefined || (list !== undefined && options.list !== undefined))
+        return self.error("error: name one list: lim tasks create <list>", { exitCode: 2 });
+      return asked(program, options, async (command) =>
+        createTask({ ...command, listId: await listIdFor(program, nameOrId, command.signal) }),
+      );
+    },
+  );
   tasks
     .command("watch")
     .description("follow a task to its end; exit code 1 where it fails or is removed")
@@ -190,6 +195,11 @@ function addTaskRemoval(tasks: Command, program: Program): void {
   const remove = tasks
     .command("remove")
     .description("remove the tasks that match every filter given; running builds are stopped");
+  described(
+    remove,
+    "lim tasks remove --statuses success,error --ended-until 30d --dry-run",
+    "lim tasks remove --list staff --statuses pending --yes",
+  );
   consenting(filtered(remove))
     .option("--limit <n>", "tasks at most, the newest first (default: all that match)", positive)
     .addOption(jsonOption())
@@ -251,6 +261,11 @@ function addIndexCommands(root: Command, program: Program): void {
     .addOption(new Option("--outdated", "those whose list has a newer one").conflicts("all"))
     .option("--all", "every one, the newest included: nothing is served until lists are built again")
     .option("--label <list>", `with --outdated or --all, ${labelText}`);
+  described(
+    remove,
+    "lim indexes remove --outdated --dry-run",
+    "lim indexes remove --all --label staff --yes",
+  );
   consenting(remove)
     .addOption(jsonOption())
     .action(
@@ -276,6 +291,7 @@ function addPreviewCommands(root: Command, program: Program): void {
     .description("what the next planning would do with each list, and why; changes nothing")
     .option("--list <list>", "one list: its id, or its name where DATABASE_URL is set")
     .addOption(new Option("--action <action>", "only these").choices(["create", "skip"]));
+  described(plan, "lim plan", "lim plan --list staff", "lim plan --action create --all --json");
   paged(plan, "lists", 100).action(
     (options: PageOptions & { list?: string; action?: "create" | "skip"; json: boolean }) =>
       asked(program, options, async (command) =>

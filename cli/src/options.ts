@@ -1,5 +1,5 @@
 import { engineNames, uuidSchema } from "@lim/contracts";
-import { InvalidArgumentError, Option } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 
 export function positive(text: string): number {
   const value = Number(text);
@@ -23,4 +23,19 @@ export function uuid(text: string): string {
 
 export function engineOption(): Option {
   return new Option("--engine <engine>", "engine of new indexes").choices([...engineNames]);
+}
+
+export const jsonOption = (text = "print JSON") => new Option("--json", text).default(false);
+
+/** What stands below the options: examples, then the environment that the command reads. */
+export function helpBelow(
+  command: Command,
+  { examples, environment, more }: { examples: readonly string[]; environment?: string; more?: string },
+): Command {
+  const parts = [
+    ...(more === undefined ? [] : [more]),
+    `Examples:\n${examples.map((line) => `  ${line}`).join("\n")}`,
+    ...(environment === undefined ? [] : [`Environment: ${environment}`]),
+  ];
+  return command.addHelpText("after", `\n${parts.join("\n\n")}`);
 }

@@ -14,7 +14,8 @@ export async function lim(
   env: Readonly<Record<string, string>> = {},
 ): Promise<LimRun> {
   const child = spawn(process.execPath, [limMain, ...args], {
-    env: { ...process.env, ...env },
+    // Nor does it find the stack of whoever runs the tests.
+    env: { ...process.env, LIM_HOME: "/nonexistent", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const kill = () => child.kill("SIGKILL");

@@ -94,6 +94,47 @@ test("import, index, match and list by the printed settings", async () => {
   expect((await lim(["indexes"], env)).stdout).toContain(`${indexId}  ${listId}  600`);
 });
 
+test("without any setting, commands find the stack that runs in their home", async () => {
+  const probes = join(home, "probes.f32");
+  await writeFile(
+    probes,
+    Buffer.concat([7, 21].map((person) => new Uint8Array(generator.vector(person, 0).buffer))),
+  );
+  // As in another terminal: nothing is set there.
+  const bare = {
+    LIM_HOME: home,
+    REDIS_URL: "",
+    DATABASE_URL: "",
+    LIM_MANAGER_URL: "",
+    LIM_STORAGE_ROOT: "",
+    LIM_DESCRIPTOR_DIM: "",
+  };
+  const run = await lim(["match", "--list", "staff", "--descriptor", probes, "--limit", "1", "--json"], bare);
+  expect(run.code, run.stderr).toBe(0);
+  const answers = run.stdout
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  expect(answers).toMatchObject([
+    { probe: "1", matches: [{ face_id: faceIdOf("up", 7) }], revision: expect.any(Number) },
+    { probe: "2", matches: [{ face_id: faceIdOf("up", 21) }] },
+  ]);
+  const table = await lim(["match", "--list", "staff", "--face", faceIdOf("up", 3)], bare);
+  expect(table.stdout).toMatch(/1 +1\.0000 +/);
+  expect(table.stdout).toMatch(/(index [0-9a-f-]{36}|exact search), revision \d+/);
+
+  const report = JSON.parse((await lim(["doctor", "--json", "--timeout", "60000"], bare)).stdout);
+  const statusOf = (check: string) =>
+    report.findings.find((finding: { check: string }) => finding.check === check)?.status;
+  for (const check of ["redis", "redis.persistence", "postgres.migrations", "storage", "manager"])
+    expect(statusOf(check), check).toBe("ok");
+  const second = await lim(["up", "--free-ports", "--json"], bare);
+  expect(second.code).toBe(2);
+  expect(JSON.parse(second.stderr)).toMatchObject({
+    error: { error_code: 26008, detail: expect.stringContaining("runs already") },
+  });
+});
+
 test("a service that was killed is started again, at its place", async () => {
   const [, url, pid] = /indexed-matcher-1 +(http\S+) +\(process (\d+)\)/.exec(stack.lines.join("\n")) ?? [];
   process.kill(Number(pid), "SIGKILL");
@@ -120,6 +161,15 @@ test("Ctrl-C stops every process; the next start, now with a token, has faces an
   expect(pids.length).toBe(7);
   stack.kill("SIGINT");
   expect(await stack.exited).toBe(0);
+  const nothing = await lim(["match", "--list", "staff", "--face", faceIdOf("up", 3)], {
+    LIM_HOME: home,
+    REDIS_URL: "",
+    DATABASE_URL: "",
+    LIM_MANAGER_URL: "",
+    LIM_STORAGE_ROOT: "",
+  });
+  expect(nothing.code).toBe(2);
+  expect(nothing.stderr).toContain("REDIS_URL is not set, and no lim up runs here");
   for (const pid of pids) expect(await isProcessRunning(pid)).toBe(false);
 
   const token = "a-token-of-this-test";

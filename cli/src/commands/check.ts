@@ -2,13 +2,14 @@ import { randomInt } from "node:crypto";
 import { isLimError, LimError } from "@lim/contracts";
 import { openFacesDb } from "@lim/faces-db";
 import { openIndexStorage } from "@lim/index-storage";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { checkLimits } from "../check/limits.ts";
 import { assertStorageThere, runChecks, type Scope } from "../check/run.ts";
 import { reportText } from "../check/text.ts";
 import { resolveListId } from "../list-id.ts";
-import { uuid } from "../options.ts";
+import { jsonOption, uuid } from "../options.ts";
 import { createProgressBoard } from "../output.ts";
+import type { Program } from "../program.ts";
 import type { CliSettings } from "../settings.ts";
 import { print } from "./manager-command.ts";
 
@@ -22,12 +23,7 @@ export interface CheckOptions {
   json: boolean;
 }
 
-interface CheckProgram {
-  settings: CliSettings;
-  act: (body: (signal: AbortSignal) => Promise<number>) => Promise<void>;
-}
-
-export function addCheckCommand(root: Command, { settings, act }: CheckProgram): void {
+export function addCheckCommand(root: Command, { settings, act }: Program): void {
   root
     .command("check")
     .description("check published indexes: files, ids, vectors, graph, recall, and their lists in Postgres")
@@ -38,10 +34,11 @@ export function addCheckCommand(root: Command, { settings, act }: CheckProgram):
     .option("--sample <n>", "vectors that are searched for and compared with Postgres", sampleSize)
     .option("--seed <n>", "which ones; printed (default: by chance)", seedOf)
     .option("--strict", "warnings are failures too", false)
-    .addOption(new Option("--json", "print the report as one JSON document").default(false))
+    .addOption(jsonOption("print the report as one JSON document"))
     .addHelpText(
       "after",
-      "\nEnvironment: LIM_STORAGE_ROOT, DATABASE_URL (not with --no-database)." +
+      "\nExamples:\n  lim check --all\n  lim check --label staff --sample 500 --json" +
+        "\n\nEnvironment: LIM_STORAGE_ROOT, DATABASE_URL (not with --no-database)." +
         "\nExit codes: 0 clean or warnings only, 1 an index has errors (--strict: or warnings), 2 wrong use or settings," +
         "\n  3 the storage or the database is away, 130 interrupted.",
     )

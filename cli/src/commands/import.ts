@@ -1,10 +1,13 @@
 import { randomUUID } from "node:crypto";
 import { LimError } from "@lim/contracts";
 import { type FacesDb, type ImportResult, openFacesDb } from "@lim/faces-db";
+import { type Command, Option } from "commander";
+import { helpBelow, jsonOption, positive } from "../options.ts";
 import { createProgressBoard, formatRate } from "../output.ts";
-import { openSource, type SourceFormat } from "../readers/read-rows.ts";
+import { exitCodes, type Program, requireUrl } from "../program.ts";
+import { type DescriptorSource, openSource, type SourceFormat, sourceFormats } from "../readers/read-rows.ts";
 
-export interface ImportCommand {
+interface ImportCommand {
   file: string;
   databaseUrl: string;
   /** Name of the list; made where it is missing. */
@@ -20,17 +23,72 @@ export interface ImportCommand {
   signal: AbortSignal;
 }
 
+interface ImportOptions {
+  list: string;
+  format?: SourceFormat;
+  dim: number;
+  names?: string;
+  descriptorVersion: number;
+  chunk?: number;
+  again: boolean;
+  json: boolean;
+}
+
+export function addImportCommand(root: Command, { settings, act }: Program): void {
+  const command = root
+    .command("import")
+    .description("read descriptors of a file into a list; run again after an interruption, it goes on")
+    .argument("<file>", "NDJSON, CSV, NumPy (.npy), .fvecs or raw float32 (.f32)")
+    .requiredOption("--list <name>", "name of the list; made where it is missing")
+    .addOption(
+      new Option("--format <format>", "told from the file's ending otherwise").choices([...sourceFormats]),
+    )
+    .option("--dim <n>", "numbers of a descriptor", positive, settings.dim)
+    .option(
+      "--names <file>",
+      "names of the rows of a .npy, .fvecs or .f32 file: CSV with a column face_id, external_id, image, name or identity",
+    )
+    .option("--descriptor-version <n>", "version of the descriptors", positive, settings.descriptorVersion)
+    .option("--chunk <rows>", "rows of one transaction", positive)
+    .option("--again", "import every row, also what an earlier run of this file has committed", false)
+    .addOption(jsonOption("print the result as JSON"));
+  helpBelow(command, {
+    more: `A line of NDJSON: {"external_id": "ann", "descriptor": [0.1, …]}; face_id (a UUID) instead of external_id, and
+base64 of float32 instead of numbers are taken, too. CSV: a column face_id or external_id, and a column descriptor or
+columns d0, d1, …. .npy: an array (rows, dim) of float32 or float64. A row without a name is called by its number.
+Files may be larger than memory. Bad rows are counted and named, the others imported (exit code 3).`,
+    examples: [
+      "lim import faces.ndjson --list staff",
+      "lim import faces.npy --list staff --names names.csv",
+      "lim import sift.fvecs --list sift --dim 128",
+    ],
+    environment: "DATABASE_URL, LIM_DESCRIPTOR_DIM, LIM_DESCRIPTOR_VERSION.",
+  }).action((file: string, options: ImportOptions) =>
+    act((signal) =>
+      runImport({
+        ...options,
+        file,
+        chunkRows: options.chunk,
+        databaseUrl: requireUrl("DATABASE_URL", settings.databaseUrl),
+        signal,
+      }),
+    ),
+  );
+}
+
 /** Exit code: 0 all rows imported, 3 some rows were bad. */
-export async function runImport(command: ImportCommand): Promise<number> {
+async function runImport(command: ImportCommand): Promise<number> {
+  // Before anything is made in the database: a file that cannot be read leaves no empty list behind.
+  const source = await sourceOf(command);
   const db = openFacesDb({ connectionString: command.databaseUrl, applicationName: "lim import" });
   try {
     await db.migrate({ signal: command.signal });
     const { listId, created } = await listByName(db, command.list, command.signal);
     if (!command.json) console.log(`list ${command.list} (${listId})${created ? ", new" : ""}`);
     const startedMs = performance.now();
-    const result = await importFile(db, listId, command);
+    const result = await importFile(db, listId, source, command);
     report(result, (performance.now() - startedMs) / 1000, listId, command.json);
-    return result.bad > 0 ? 3 : 0;
+    return result.bad > 0 ? exitCodes.inPart : exitCodes.done;
   } finally {
     await db.close();
   }
@@ -46,14 +104,16 @@ async function listByName(
   return { listId: (await db.createList({ name, signal })).listId, created: true };
 }
 
-async function importFile(db: FacesDb, listId: string, command: ImportCommand): Promise<ImportResult> {
-  const source = await openSource({
-    path: command.file,
-    format: command.format,
-    dim: command.dim,
-    names: command.names,
-    signal: command.signal,
-  });
+function sourceOf({ file, format, dim, names, signal }: ImportCommand): Promise<DescriptorSource> {
+  return openSource({ path: file, format, dim, names, signal });
+}
+
+async function importFile(
+  db: FacesDb,
+  listId: string,
+  source: DescriptorSource,
+  command: ImportCommand,
+): Promise<ImportResult> {
   const board = createProgressBoard();
   const bar = board.add("import", source.sizeBytes, "bytes");
   try {

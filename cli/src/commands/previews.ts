@@ -19,7 +19,7 @@ export async function showPlan(
       ["next plan", plan.next_plan_time ?? "none: the schedule names no moment in the next 400 days"],
       ["lists", `${counted(plan.count, "list")}: ${plan.creates} to build, ${plan.skips} to skip`],
     ]);
-    if (plan.decisions.length === 0) return head;
+    if (plan.decisions.length === 0) return action === undefined ? `${head}\n\n${whyNone(listId)}` : head;
     const table = formatTable(
       ["list", "action", "mode", "reason", "detail"],
       plan.decisions.map((decision) => [
@@ -34,6 +34,12 @@ export async function showPlan(
   });
   noteMore({ items: plan.decisions, total: undefined, nextCursor: plan.next_cursor }, "lists");
   return 0;
+}
+
+/** The plan leaves out what it does not look at, and so does its answer. */
+function whyNone(listId: string | undefined): string {
+  const which = listId === undefined ? "No list is looked at" : `List ${listId} is not looked at`;
+  return `${which}: planning looks at lists of min_indexing_list_size faces and more (lim up: --min-list),\nor at those that the manager's setting lists names. lim tasks create <list> builds the index of any list now.`;
 }
 
 /** What the next run of retention would remove, and why. */

@@ -53,7 +53,9 @@ export async function createTask(
 export async function watchToEnd(command: ManagerCommand & { taskId: string }): Promise<number> {
   const ended = await watchTask(command.api, command.taskId, command.signal);
   print(command, ended, () =>
-    ended.status === "success" ? `index ${ended.task_id} is published` : `failed: ${note(ended)}`,
+    ended.status === "success"
+      ? `index ${ended.task_id} is published; matchers load it within seconds`
+      : `failed: ${note(ended)}`,
   );
   return ended.status === "success" ? 0 : 1;
 }

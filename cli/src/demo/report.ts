@@ -1,6 +1,7 @@
 import { mkdir, rename, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { type DemoReport, demoReportSchema } from "@lim/contracts";
+import { say } from "./say.ts";
 
 export type FigureName = keyof DemoReport["figures"];
 
@@ -25,7 +26,7 @@ export class ReportBuilder {
 
   check(name: string, ok: boolean, figure: string): void {
     this.#checks.push({ name, ok, figure });
-    console.log(`  ${ok ? "✔" : "✘"} ${name}: ${figure}`);
+    say(`  ${ok ? "✔" : "✘"} ${name}: ${figure}`);
   }
 
   figure(name: FigureName, value: number): void {

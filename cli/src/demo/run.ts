@@ -20,6 +20,7 @@ import { checkMatcherDeath, checkRebuildAndReload, checkTakeover } from "./failu
 import { checkExactSearch, checkMatching } from "./matching.ts";
 import { checkRefresh } from "./refreshing.ts";
 import { ReportBuilder, writeReport } from "./report.ts";
+import { say, sayToStandardError } from "./say.ts";
 import { type FaceSource, realSource, syntheticSource } from "./source.ts";
 
 export interface DemoCommand {
@@ -29,6 +30,8 @@ export interface DemoCommand {
   dim: number;
   report: string;
   engine: EngineName;
+  /** Prints the report as JSON, and what happens to standard error. */
+  json: boolean;
   signal: AbortSignal;
 }
 
@@ -37,10 +40,11 @@ const instances = 2;
 /** The main job on real processes, each step checked against exact search. Exit code 0 only if every check held. */
 export async function runDemo(command: DemoCommand): Promise<number> {
   const { signal } = command;
+  if (command.json) sayToStandardError();
   const home = command.settings.demoHome;
   await cleanUpAfterKilledRuns(home);
   const source = await sourceOf(command);
-  console.log(`LIM demo: ${source.description}, engine ${command.engine}`);
+  say(`LIM demo: ${source.description}, engine ${command.engine}`);
   const report = new ReportBuilder();
   const runId = randomUUID().slice(0, 8);
   const dir = join(home, `run-${process.pid}`);
@@ -72,16 +76,17 @@ export async function runDemo(command: DemoCommand): Promise<number> {
   const result = report.build();
   await writeReport(command.report, result);
   const failed = result.checks.filter((check) => !check.ok);
-  console.log(`\n${JSON.stringify(result.figures, null, 2)}`);
-  console.log(
+  say(`\n${JSON.stringify(result.figures, null, 2)}`);
+  say(
     `\n${result.checks.length - failed.length} of ${result.checks.length} checks held in ${((performance.now() - startedMs) / 1000).toFixed(0)} s; report: ${command.report}`,
   );
-  for (const check of failed) console.log(`  ✘ ${check.name}: ${check.figure}`);
+  for (const check of failed) say(`  ✘ ${check.name}: ${check.figure}`);
+  if (command.json) console.log(JSON.stringify(result));
   return result.ok ? 0 : 1;
 }
 
 function step(text: string): void {
-  console.log(`\n▸ ${text} (${(performance.now() / 1000).toFixed(0)} s since the start)`);
+  say(`\n▸ ${text} (${(performance.now() / 1000).toFixed(0)} s since the start)`);
 }
 
 async function sourceOf(command: DemoCommand): Promise<FaceSource> {
@@ -94,7 +99,7 @@ async function sourceOf(command: DemoCommand): Promise<FaceSource> {
 async function cleanUpAfterKilledRuns(home: string): Promise<void> {
   await mkdir(home, { recursive: true, mode: 0o711 });
   for (const left of await reapLeftovers(home))
-    console.log(`ended ${left.name} (${left.pid}), left by a demo that was killed`);
+    say(`ended ${left.name} (${left.pid}), left by a demo that was killed`);
   for (const name of await readdir(home)) {
     const pid = /^run-(\d+)$/.exec(name)?.[1];
     if (pid !== undefined && !isAlive(Number(pid)))

@@ -6,9 +6,13 @@ import { toImportRow } from "./row-fields.ts";
 
 /**
  * A header line, then `face_id` or `external_id` and the descriptor: either one column `descriptor` (numbers separated
- * by spaces or semicolons, or base64 of float32), or `dim` columns named d0, d1, ….
+ * by spaces or semicolons, or base64 of float32), or `dim` columns named d0, d1, …. `nameless`: the descriptor is enough.
  */
-export async function* readCsv(open: () => ReadStream, dim: number): AsyncGenerator<ImportRow | ImportFault> {
+export async function* readCsv(
+  open: () => ReadStream,
+  dim: number,
+  nameless = false,
+): AsyncGenerator<ImportRow | ImportFault> {
   const input = open();
   const parser = parse({
     bom: true,
@@ -23,7 +27,7 @@ export async function* readCsv(open: () => ReadStream, dim: number): AsyncGenera
   for await (const item of parser) {
     const { record, info } = item as { record: string[]; info: { lines: number } };
     if (columns === undefined) {
-      columns = findColumns(record, dim);
+      columns = findColumns(record, dim, nameless);
       continue;
     }
     const line = info.lines;
@@ -32,11 +36,9 @@ export async function* readCsv(open: () => ReadStream, dim: number): AsyncGenera
       columns.descriptor === undefined
         ? columns.numbers.map((column) => record[column]?.trim() || "?").join(" ")
         : record[columns.descriptor];
-    yield toImportRow(line, {
-      faceId: columns.faceId === undefined ? undefined : record[columns.faceId],
-      externalId: columns.externalId === undefined ? undefined : record[columns.externalId],
-      descriptor,
-    });
+    const faceId = columns.faceId === undefined ? undefined : record[columns.faceId];
+    const externalId = columns.externalId === undefined ? undefined : record[columns.externalId];
+    yield toImportRow(line, { faceId, externalId, descriptor }, nameless);
   }
 }
 
@@ -47,7 +49,7 @@ interface CsvColumns {
   numbers: number[];
 }
 
-function findColumns(header: readonly string[], dim: number): CsvColumns {
+function findColumns(header: readonly string[], dim: number, nameless: boolean): CsvColumns {
   const find = (name: string) => {
     const column = header.findIndex((title) => title.trim().toLowerCase() === name);
     return column < 0 ? undefined : column;
@@ -58,7 +60,7 @@ function findColumns(header: readonly string[], dim: number): CsvColumns {
     descriptor: find("descriptor"),
     numbers: [],
   };
-  if (columns.faceId === undefined && columns.externalId === undefined)
+  if (!nameless && columns.faceId === undefined && columns.externalId === undefined)
     throw new LimError("bad_input", "the CSV's first line must name a column face_id or external_id");
   if (columns.descriptor !== undefined) return columns;
   for (let i = 0; i < dim; i++) {

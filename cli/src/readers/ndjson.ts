@@ -3,8 +3,11 @@ import { createInterface } from "node:readline";
 import type { ImportFault, ImportRow } from "@lim/faces-db";
 import { toImportRow } from "./row-fields.ts";
 
-/** One object a line: `face_id` or `external_id`, and `descriptor`. */
-export async function* readNdjson(open: () => ReadStream): AsyncGenerator<ImportRow | ImportFault> {
+/** One object a line: `face_id` or `external_id`, and `descriptor`. `nameless`: the descriptor is enough. */
+export async function* readNdjson(
+  open: () => ReadStream,
+  nameless = false,
+): AsyncGenerator<ImportRow | ImportFault> {
   const lines = createInterface({ input: open(), crlfDelay: Number.POSITIVE_INFINITY });
   let line = 0;
   for await (const content of lines) {
@@ -22,10 +25,7 @@ export async function* readNdjson(open: () => ReadStream): AsyncGenerator<Import
       continue;
     }
     const fields = object as Record<string, unknown>;
-    yield toImportRow(line, {
-      faceId: fields.face_id,
-      externalId: fields.external_id,
-      descriptor: fields.descriptor,
-    });
+    const { face_id: faceId, external_id: externalId, descriptor } = fields;
+    yield toImportRow(line, { faceId, externalId, descriptor }, nameless);
   }
 }

@@ -4,11 +4,12 @@ import { open, stat } from "node:fs/promises";
 import { extname, resolve } from "node:path";
 import { LimError } from "@lim/contracts";
 import type { ImportFault, ImportRow } from "@lim/faces-db";
+import { f32Layout, fvecsLayout, layoutHeadBytes, npyLayout } from "./binary-layouts.ts";
 import { readCsv } from "./csv.ts";
-import { readF32 } from "./f32.ts";
+import { type RowLayout, readFixedRows } from "./fixed-rows.ts";
 import { readNdjson } from "./ndjson.ts";
 
-export const sourceFormats = ["ndjson", "csv", "f32"] as const;
+export const sourceFormats = ["ndjson", "csv", "npy", "fvecs", "f32"] as const;
 export type SourceFormat = (typeof sourceFormats)[number];
 
 export interface DescriptorSource {
@@ -25,8 +26,10 @@ export interface SourceOptions {
   path: string;
   format?: SourceFormat | undefined;
   dim: number;
-  /** CSV of names beside a .f32 file. */
+  /** CSV of names beside a .npy, .fvecs or .f32 file. */
   names?: string | undefined;
+  /** Rows need no face id nor external id. */
+  nameless?: boolean | undefined;
   signal: AbortSignal;
 }
 
@@ -48,20 +51,42 @@ async function fingerprint(path: string, sizeBytes: number, shape: string): Prom
   return hash.digest("hex");
 }
 
-function formatOf(path: string): SourceFormat {
-  switch (extname(path).toLowerCase()) {
-    case ".ndjson":
-    case ".jsonl":
-      return "ndjson";
-    case ".csv":
-      return "csv";
-    case ".f32":
-      return "f32";
+/** Told from the file's ending; throws bad_input where it tells nothing. */
+export function formatOf(path: string): SourceFormat {
+  const ending = extname(path).toLowerCase().slice(1);
+  const found = ending === "jsonl" ? "ndjson" : sourceFormats.find((format) => format === ending);
+  if (found !== undefined) return found;
+  throw new LimError(
+    "bad_input",
+    `cannot tell the format of ${path}: use --format ${sourceFormats.join("|")}`,
+  );
+}
+
+/** The file as rows of one length; undefined where it is text. */
+async function layoutOf(
+  format: SourceFormat,
+  file: { path: string; sizeBytes: number; dim: number },
+): Promise<RowLayout | undefined> {
+  switch (format) {
+    case "f32":
+      return f32Layout(file);
+    case "npy":
+      return npyLayout(file, await headOf(file));
+    case "fvecs":
+      return fvecsLayout(file, await headOf(file));
     default:
-      throw new LimError(
-        "bad_input",
-        `cannot tell the format of ${path}: use --format ${sourceFormats.join("|")}`,
-      );
+      return undefined;
+  }
+}
+
+async function headOf({ path, sizeBytes }: { path: string; sizeBytes: number }): Promise<Buffer> {
+  const file = await open(path, "r");
+  try {
+    const head = Buffer.alloc(Math.min(layoutHeadBytes, sizeBytes));
+    const { bytesRead } = await file.read(head, 0, head.length, 0);
+    return head.subarray(0, bytesRead);
+  } finally {
+    await file.close();
   }
 }
 
@@ -73,8 +98,9 @@ export async function openSource(options: SourceOptions): Promise<DescriptorSour
   });
   if (!info.isFile()) throw new LimError("bad_input", `${path} is not a file`);
   const format = options.format ?? formatOf(path);
-  if (format !== "f32" && options.names !== undefined)
-    throw new LimError("bad_input", "--names goes with a .f32 file only");
+  const layout = await layoutOf(format, { path, sizeBytes: info.size, dim: options.dim });
+  if (layout === undefined && options.names !== undefined)
+    throw new LimError("bad_input", "--names goes with .npy, .fvecs and .f32 files only");
   let readBytes = 0;
   const stream = () => {
     const input = createReadStream(path, { highWaterMark: 1 << 20, signal: options.signal });
@@ -90,11 +116,11 @@ export async function openSource(options: SourceOptions): Promise<DescriptorSour
     sourceKey: await fingerprint(path, info.size, shape),
     readBytes: () => readBytes,
     rows:
-      format === "ndjson"
-        ? readNdjson(stream)
-        : format === "csv"
-          ? readCsv(stream, options.dim)
-          : readF32(stream, { dim: options.dim, sizeBytes: info.size, path, names: options.names }),
+      layout !== undefined
+        ? readFixedRows(stream, layout, { path, names: options.names, nameless: options.nameless })
+        : format === "ndjson"
+          ? readNdjson(stream, options.nameless)
+          : readCsv(stream, options.dim, options.nameless),
   };
 }
 

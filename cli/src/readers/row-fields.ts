@@ -38,15 +38,16 @@ export interface RowName {
   externalId?: string;
 }
 
-/** The row's name, or why it has none. */
+/** The row's name, or why it has none. `nameless`: it needs none. */
 export function toRowName(
   line: number,
   fields: { faceId?: unknown; externalId?: unknown },
+  nameless = false,
 ): RowName | ImportFault {
   const faceId = text(fields.faceId);
   const externalId = text(fields.externalId);
   if (faceId === undefined && externalId === undefined)
-    return { line, reason: "neither face_id nor external_id" };
+    return nameless ? {} : { line, reason: "neither face_id nor external_id" };
   if (externalId !== undefined && externalId.length > maxExternalIdChars)
     return { line, reason: `external_id is longer than ${maxExternalIdChars} characters` };
   const named = externalId === undefined ? {} : { externalId };
@@ -60,10 +61,11 @@ export function toRowName(
 export function toImportRow(
   line: number,
   fields: { faceId?: unknown; externalId?: unknown; descriptor: unknown },
+  nameless = false,
 ): ImportRow | ImportFault {
   const vector = parseVector(fields.descriptor);
   if (typeof vector === "string") return { line, reason: vector };
-  const name = toRowName(line, fields);
+  const name = toRowName(line, fields, nameless);
   return "reason" in name ? name : { line, vector, ...name };
 }
 

@@ -1,6 +1,6 @@
 import { createReadStream, type ReadStream } from "node:fs";
 import { resolve } from "node:path";
-import { decodeVector, LimError } from "@lim/contracts";
+import { LimError } from "@lim/contracts";
 import type { ImportFault, ImportRow } from "@lim/faces-db";
 import { parse } from "csv-parse";
 import { type RowName, toRowName } from "./row-fields.ts";
@@ -8,29 +8,43 @@ import { type RowName, toRowName } from "./row-fields.ts";
 /** Columns of a CSV of names that can identify a face, the best first. */
 const idColumns = ["face_id", "external_id", "image", "name", "identity"] as const;
 
-/**
- * Raw float32 little-endian rows of `dim` numbers. Names come from a CSV with one line a row, in the same order;
- * without one, a row's external id is its number.
- */
-export async function* readF32(
+/** A file whose rows all have the same number of bytes. */
+export interface RowLayout {
+  /** Before the first row. */
+  headBytes: number;
+  rowBytes: number;
+  /** `row` counts from 1. Throws bad_input where the file is not what its layout says. */
+  decode(bytes: Buffer, row: number): Float32Array;
+}
+
+export interface FixedRowsOptions {
+  path: string;
+  /** A CSV with one line a row, in the same order; without one, a row's external id is its number. */
+  names?: string | undefined;
+  /** Rows need no name, and get none where there is no CSV. */
+  nameless?: boolean | undefined;
+}
+
+/** Row by row, whatever the size of the file: no more of it is in memory than a chunk of the stream and a row. */
+export async function* readFixedRows(
   open: () => ReadStream,
-  options: { dim: number; sizeBytes: number; path: string; names?: string | undefined },
+  layout: RowLayout,
+  options: FixedRowsOptions,
 ): AsyncGenerator<ImportRow | ImportFault> {
-  const rowBytes = options.dim * 4;
-  if (options.sizeBytes === 0 || options.sizeBytes % rowBytes !== 0)
-    throw new LimError(
-      "bad_input",
-      `${options.path} has ${options.sizeBytes} bytes, not a multiple of ${rowBytes} (dim ${options.dim} × 4): wrong --dim?`,
-    );
+  const { headBytes, rowBytes } = layout;
   const names = options.names === undefined ? undefined : readNames(resolve(options.names));
+  let skip = headBytes;
   let rest: Buffer = Buffer.alloc(0);
   let row = 0;
   for await (const chunk of open()) {
     let data = rest.length === 0 ? (chunk as Buffer) : Buffer.concat([rest, chunk as Buffer]);
+    const skipped = Math.min(skip, data.length);
+    skip -= skipped;
+    data = data.subarray(skipped);
     while (data.length >= rowBytes) {
       row++;
-      const name = names === undefined ? { externalId: String(row) } : await nextName(names, row);
-      const vector = decodeVector(data.subarray(0, rowBytes));
+      const vector = layout.decode(data.subarray(0, rowBytes), row);
+      const name = names === undefined ? nameOfRow(row, options) : await nextName(names, row);
       yield "reason" in name ? name : { line: row, vector, ...name };
       data = data.subarray(rowBytes);
     }
@@ -39,6 +53,9 @@ export async function* readF32(
   if (names !== undefined && !(await names.next()).done)
     throw new LimError("bad_input", `${options.names} has more lines than ${options.path} has rows (${row})`);
 }
+
+const nameOfRow = (row: number, { nameless }: FixedRowsOptions): RowName =>
+  nameless ? {} : { externalId: String(row) };
 
 async function nextName(
   names: AsyncGenerator<{ faceId?: string; externalId?: string }>,
