@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { LimError } from "@lim/contracts";
-import { commandClient } from "./connection.ts";
+import type { Redis } from "ioredis";
+import { commandClient, primariesOf } from "./connection.ts";
 import { abortedError, guarded, pause, redisFailure } from "./failures.ts";
 import { fixedKeys } from "./keys.ts";
 import type { Log } from "./log.ts";
@@ -51,16 +52,26 @@ async function announce(
 }
 
 async function scanOrigins(redis: RedisConnection, options: Cancellable | undefined): Promise<string[]> {
-  const client = commandClient(redis);
   const origins = new Set<string>();
+  const servers = await guarded("list indexers", options?.signal, () => primariesOf(redis));
+  await Promise.all(
+    servers.map(async (server) => {
+      for (const key of await scanKeys(server, options)) origins.add(fixedKeys.originOfIndexer(key));
+    }),
+  );
+  return [...origins].sort();
+}
+
+async function scanKeys(server: Redis, options: Cancellable | undefined): Promise<Set<string>> {
+  const found = new Set<string>();
   let cursor = "0";
   for (let round = 0; round < maxScanRounds; round++) {
     if (options?.signal?.aborted) throw abortedError(options.signal);
     const [next, keys] = await guarded("list indexers", options?.signal, () =>
-      client.scan(cursor, "MATCH", fixedKeys.indexerPattern, "COUNT", scanCount),
+      server.scan(cursor, "MATCH", fixedKeys.indexerPattern, "COUNT", scanCount),
     );
-    for (const key of keys) origins.add(fixedKeys.originOfIndexer(key));
-    if (next === "0") return [...origins].sort();
+    for (const key of keys) found.add(key);
+    if (next === "0") return found;
     cursor = next;
   }
   throw new LimError("overloaded", `Redis holds over ${scanCount * maxScanRounds} keys; give LIM its own`);

@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
 import { defaults, LimError, replyStreamPrefix } from "@lim/contracts";
-import type { KeyNames } from "./port.ts";
+import { clusterOf } from "./connection.ts";
+import type { KeyNames, RedisConnection } from "./port.ts";
+import { hashTagOf, slotCount, slotOf } from "./slots.ts";
 
 export const defaultKeyNames: KeyNames = {
   masterLock: defaults.managerMasterLock,
@@ -24,6 +26,20 @@ export const fixedKeys = {
   indexerPattern: `${indexerPrefix}*`,
   originOfIndexer: (key: string) => key.slice(indexerPrefix.length),
 } as const;
+
+/**
+ * Hash tags of match streams in a Redis Cluster: one for each sixteenth of the slots, in order, about its middle. One
+ * blocking read covers keys of one slot only, so a matcher needs as many readers as its streams have slots.
+ */
+export const streamTags: readonly string[] = [
+  ...["18", "3", "83", "58", "19", "2", "95", "59"],
+  ...["12", "34", "81", "49", "13", "22", "97", "48"],
+];
+
+/** The names as they are on that connection. */
+export function keysOf(redis: RedisConnection, names: KeyNames): Keys {
+  return new Keys(names, clusterOf(redis) !== undefined);
+}
 
 /** Names of every key that depends on the settings. The hash tag puts the coordination state into the master lock's slot. */
 export class Keys {
@@ -52,8 +68,9 @@ export class Keys {
   /** Followed by a label: sorted set of its task ids by creation. */
   readonly tasksOfPrefix: string;
   readonly #idempotencyPrefix: string;
+  readonly #tagsStreams: boolean;
 
-  constructor(names: KeyNames) {
+  constructor(names: KeyNames, isCluster = false) {
     // A brace would make a hash tag of its own, and the lock would leave its state's slot.
     if (!/^[^{}]+$/.test(names.masterLock))
       throw new LimError(
@@ -76,6 +93,9 @@ export class Keys {
     this.removedPrefix = `${tag}:removed:`;
     this.tasksOfPrefix = `${tag}:tasks_of:`;
     this.#idempotencyPrefix = `${tag}:idempotency:`;
+    // Without a prefix the stream is named as existing clients name it; a prefix with a tag says its slot itself.
+    const prefix = names.matchStreamPrefix;
+    this.#tagsStreams = isCluster && prefix !== "" && hashTagOf(prefix) === undefined;
   }
 
   task(taskId: string): string {
@@ -103,8 +123,12 @@ export class Keys {
     return `${this.names.matcherLockPrefix}__${label}`;
   }
 
+  /** In a Redis Cluster the tag of the sixteenth in which the bare label would lie stands between prefix and label. */
   matchStream(label: string): string {
-    return `${this.names.matchStreamPrefix}${label}`;
+    const prefix = this.names.matchStreamPrefix;
+    if (!this.#tagsStreams) return `${prefix}${label}`;
+    const tag = streamTags[Math.floor((slotOf(label) * streamTags.length) / slotCount)];
+    return `${prefix}{${tag}}:${label}`;
   }
 }
 

@@ -113,7 +113,7 @@ describe("connection", () => {
 
   it("closes its blocking clients at once, in the middle of a BLOCK", async () => {
     const redis = fixture.connect();
-    const reader = blockingClient(redis, "reader", 60_000);
+    const reader = blockingClient(redis, "reader", 60_000, "nothing-ever");
     const block = reader.blpop("nothing-ever", 60).catch((error: unknown) => error);
     await eventually("the reader blocks", async () =>
       (await fixture.raw.info("clients")).includes("blocked_clients:1") ? true : undefined,

@@ -54,12 +54,15 @@ export interface StreamFixture {
   close(): Promise<void>;
 }
 
-export function streamFixture(fixture: RedisFixture): StreamFixture {
+export function streamFixture(
+  fixture: Pick<RedisFixture, "url" | "connect">,
+  options: { matchStreamPrefix?: string } = {},
+): StreamFixture {
   const keys: KeyNames = {
     masterLock: "unused",
     matcherLockPrefix: "unused",
     consumerGroup: "lim_matcher",
-    matchStreamPrefix: `m-${randomUUID().slice(0, 8)}:`,
+    matchStreamPrefix: options.matchStreamPrefix ?? `m-${randomUUID().slice(0, 8)}:`,
   };
   const label = randomUUID();
   const client = createMatchClient({ redis: fixture.connect(), keys });

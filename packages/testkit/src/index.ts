@@ -18,6 +18,12 @@ export { loadRealDescriptors, type RealDescriptors } from "./real-descriptors.ts
 export { startTestRedis, type TestRedis } from "./redis.ts";
 export { type GateDecision, type RedisCommand, type RedisGate, startRedisGate } from "./redis-gate.ts";
 export {
+  startTestRedisCluster,
+  startTestRedisSentinels,
+  type TestRedisCluster,
+  type TestRedisSentinels,
+} from "./redis-groups.ts";
+export {
   type Servers,
   type Service,
   type ServiceKind,

@@ -7,8 +7,10 @@ export interface TestRedis extends LocalServer {
   restart(): Promise<void>;
 }
 
-/** A private Redis for one test file; `extraArgs` go to redis-server. Its folder goes with `stop`. */
-export async function startTestRedis(options: { extraArgs?: readonly string[] } = {}): Promise<TestRedis> {
+/** A private Redis for one test file; `extraArgs` go to its program. Its folder goes with `stop`. */
+export async function startTestRedis(
+  options: { extraArgs?: readonly string[]; program?: string } = {},
+): Promise<TestRedis> {
   const dir = await makeRunFolder();
   const ledgerDir = await testRoot();
   const start = (port?: number) =>
@@ -16,6 +18,7 @@ export async function startTestRedis(options: { extraArgs?: readonly string[] } 
       dir,
       ledgerDir,
       extraArgs: options.extraArgs ?? [],
+      ...(options.program === undefined ? {} : { program: options.program }),
       ...(port === undefined ? {} : { port }),
     });
   let server = await start();

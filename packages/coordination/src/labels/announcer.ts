@@ -1,6 +1,6 @@
 import type { LabelKeyValue } from "@lim/contracts";
 import type { Redis } from "ioredis";
-import { commandClient } from "../connection.ts";
+import { commandClient, pipelined } from "../connection.ts";
 import { redisFailure } from "../failures.ts";
 import { fixedKeys } from "../keys.ts";
 import type { Log } from "../log.ts";
@@ -18,6 +18,7 @@ const retryAfterFailureMs = 500;
  * `withdraw` rejects then, as the key may live on for its TTL.
  */
 class RedisLabelAnnouncer implements LabelAnnouncer {
+  readonly #redis: RedisConnection;
   readonly #client: Redis;
   readonly #matcherId: string;
   readonly #ttlMs: number;
@@ -37,6 +38,7 @@ class RedisLabelAnnouncer implements LabelAnnouncer {
     renewMs: number;
     log?: Log;
   }) {
+    this.#redis = options.redis;
     this.#client = commandClient(options.redis);
     this.#matcherId = options.matcherId;
     this.#ttlMs = options.ttlMs;
@@ -102,18 +104,19 @@ class RedisLabelAnnouncer implements LabelAnnouncer {
   }
 
   async #publish(labels: readonly string[]): Promise<void> {
-    const pipeline = this.#client.pipeline();
+    const commands: Parameters<typeof pipelined>[1][number][] = [];
     const members: string[] = [];
     for (const label of labels) {
       const value = this.#values.get(label);
       // Withdrawn while it waited for its turn.
       if (!value) continue;
-      pipeline.set(fixedKeys.labelKey(label, this.#matcherId), JSON.stringify(value), "PX", this.#ttlMs);
+      const key = fixedKeys.labelKey(label, this.#matcherId);
+      commands.push(["set", key, JSON.stringify(value), "PX", this.#ttlMs]);
       members.push(fixedKeys.labelMember(label, this.#matcherId));
     }
     if (members.length === 0) return;
-    pipeline.zrem(withdrawnKey, ...members);
-    await settle(pipeline.exec(), "label keys");
+    commands.push(["zrem", withdrawnKey, ...members]);
+    await settle(pipelined(this.#redis, commands), "label keys");
     await runScript(this.#client, announceScript, {
       keys: [fixedKeys.labels],
       args: [this.#ttlMs, ...members],
@@ -125,24 +128,20 @@ class RedisLabelAnnouncer implements LabelAnnouncer {
     const members = labels.map((label) => fixedKeys.labelMember(label, this.#matcherId));
     // Watchers take a member that vanishes without this word for lost data and keep it for a while.
     await runScript(this.#client, announceScript, { keys: [withdrawnKey], args: [this.#ttlMs, ...members] });
-    const pipeline = this.#client.pipeline();
-    pipeline.zrem(fixedKeys.labels, ...members);
-    for (const label of labels) pipeline.del(fixedKeys.labelKey(label, this.#matcherId));
-    await settle(pipeline.exec(), "label keys");
+    await settle(pipelined(this.#redis, [["zrem", fixedKeys.labels, ...members]]), "label keys");
+    const keys = labels.map((label) => ["del", fixedKeys.labelKey(label, this.#matcherId)] as const);
+    await settle(pipelined(this.#redis, keys), "label keys");
   }
 }
 
-async function settle(
-  work: Promise<[error: Error | null, result: unknown][] | null>,
-  what: string,
-): Promise<void> {
-  let results: [error: Error | null, result: unknown][] | null;
+async function settle(work: Promise<[error: Error | null, result: unknown][]>, what: string): Promise<void> {
+  let results: [error: Error | null, result: unknown][];
   try {
     results = await work;
   } catch (thrown) {
     throw redisFailure(thrown, what);
   }
-  for (const [error] of results ?? []) if (error) throw redisFailure(error, what);
+  for (const [error] of results) if (error) throw redisFailure(error, what);
 }
 
 export function createLabelAnnouncer(options: {

@@ -1,7 +1,7 @@
 import { type LabelKeyValue, labelKeyValueSchema } from "@lim/contracts";
 import type { Redis } from "ioredis";
-import { commandClient } from "../connection.ts";
-import { guarded } from "../failures.ts";
+import { clusterOf, commandClient, pipelined } from "../connection.ts";
+import { guarded, redisFailure } from "../failures.ts";
 import { fixedKeys } from "../keys.ts";
 import type { Log } from "../log.ts";
 import { loadScript, runScript } from "../lua.ts";
@@ -32,6 +32,7 @@ interface Seen {
  * dead): then it is dropped. Else Redis lost it, and it is kept for one TTL, in which a living matcher sets it again.
  */
 class PollingLabelWatcher implements LabelWatcher {
+  readonly #redis: RedisConnection;
   readonly #client: Redis;
   readonly #ttlMs: number;
   readonly #pollMs: number;
@@ -44,6 +45,7 @@ class PollingLabelWatcher implements LabelWatcher {
   #closed = false;
 
   constructor(options: { redis: RedisConnection; ttlMs: number; pollMs: number; log?: Log }) {
+    this.#redis = options.redis;
     this.#client = commandClient(options.redis);
     this.#ttlMs = options.ttlMs;
     this.#pollMs = options.pollMs;
@@ -146,10 +148,7 @@ class PollingLabelWatcher implements LabelWatcher {
     const found = new Map<string, LabelKeyValue>();
     for (let at = 0; at < members.length; at += valuesPerCommand) {
       const chunk = members.slice(at, at + valuesPerCommand);
-      // One MGET for many keys: a Redis Cluster will want them grouped by slot.
-      const texts = await guarded("label keys", undefined, () =>
-        this.#client.mget(chunk.map((member) => labelKeyOf(member))),
-      );
+      const texts = await guarded("label keys", undefined, () => this.#textsOf(chunk.map(labelKeyOf)));
       chunk.forEach((member, i) => {
         const value = parseValue(texts[i]);
         if (value) found.set(member, value);
@@ -157,6 +156,19 @@ class PollingLabelWatcher implements LabelWatcher {
       });
     }
     return found;
+  }
+
+  /** One MGET for many keys; in a Redis Cluster they lie in many slots. */
+  async #textsOf(keys: readonly string[]): Promise<(string | null)[]> {
+    if (!clusterOf(this.#redis)) return this.#client.mget([...keys]);
+    const replies = await pipelined(
+      this.#redis,
+      keys.map((key) => ["get", key]),
+    );
+    return replies.map(([error, text]) => {
+      if (error) throw redisFailure(error, "label keys");
+      return text as string | null;
+    });
   }
 }
 

@@ -1,15 +1,17 @@
 import { LimError, limits, type MatchReply } from "@lim/contracts";
 import type { Redis } from "ioredis";
-import { commandClient } from "../connection.ts";
+import { clusterOf, commandClient } from "../connection.ts";
 import { pause } from "../failures.ts";
-import { Keys } from "../keys.ts";
+import { type Keys, keysOf } from "../keys.ts";
 import type { Log } from "../log.ts";
 import type { KeyNames, MatchConsumer, MatchEntry, RedisConnection } from "../port.ts";
 import { RedisClock } from "./clock.ts";
+import { writeRepliesAcross } from "./cluster-replies.ts";
 import { type HeldEntry, parseEntry, type RawEntry } from "./entry.ts";
 import { LabelHold } from "./hold.ts";
 import { type ReadPlan, StreamReader } from "./reader.ts";
 import { refusal, writeDeadLetters, writeReplies } from "./replies.ts";
+import { SlotReaders } from "./slot-readers.ts";
 import { type ClaimedEntry, StreamUpkeep } from "./upkeep.ts";
 
 const maxBatchSize = 1_024;
@@ -46,7 +48,8 @@ class StreamMatchConsumer implements MatchConsumer {
   readonly #batchSize: number;
   readonly #log: Log | undefined;
   readonly #clock: RedisClock;
-  readonly #reader: StreamReader;
+  readonly #reader: StreamReader | SlotReaders;
+  readonly #writeReplies: typeof writeReplies;
   readonly #upkeep: StreamUpkeep;
   readonly #holds = new Map<string, LabelHold>();
   /** Answers under way that no batch waits for. */
@@ -76,18 +79,25 @@ class StreamMatchConsumer implements MatchConsumer {
     if (!Number.isInteger(options.batchSize) || options.batchSize < 1 || options.batchSize > maxBatchSize)
       throw new LimError("bad_settings", `batch size must be 1 to ${maxBatchSize}, not ${options.batchSize}`);
     this.#client = commandClient(options.redis);
-    this.#keys = new Keys(options.keys);
+    this.#keys = keysOf(options.redis, options.keys);
     this.#batchSize = options.batchSize;
     this.#log = options.log;
     this.#clock = new RedisClock(options.redis, options.log);
     this.#upkeep = new StreamUpkeep(this.#client, this.#keys, options.consumerName, options.log);
-    this.#reader = new StreamReader({
+    const reading = {
       redis: options.redis,
       keys: this.#keys,
       consumerName: options.consumerName,
-      owner: { plan: () => this.#plan(), take: (label, entries) => this.#take(label, entries) },
+      owner: {
+        labels: () => this.#activeLabels(),
+        plan: () => this.#plan(),
+        take: (label: string, entries: readonly RawEntry[]) => this.#take(label, entries),
+      },
       log: options.log,
-    });
+    };
+    const isCluster = clusterOf(options.redis) !== undefined;
+    this.#reader = isCluster ? new SlotReaders(reading) : new StreamReader(reading);
+    this.#writeReplies = isCluster ? writeRepliesAcross : writeReplies;
   }
 
   stats(): MatchConsumerStats {
@@ -129,7 +139,7 @@ class StreamMatchConsumer implements MatchConsumer {
   }
 
   async reply(answers: readonly { entry: MatchEntry; reply: MatchReply }[]): Promise<void> {
-    await writeReplies(this.#client, this.#keys, answers, this.#log);
+    await this.#writeReplies(this.#client, this.#keys, answers, this.#log);
     this.#stats.answered += answers.length;
     for (const { entry } of answers) this.#holds.get(entry.label)?.release([entry.entryId]);
   }
@@ -157,6 +167,10 @@ class StreamMatchConsumer implements MatchConsumer {
     await Promise.all(this.#background);
     await Promise.all([...this.#holds.values()].map((hold) => this.#drain(hold)));
     await Promise.all(this.#background);
+  }
+
+  #activeLabels(): string[] {
+    return [...this.#holds.values()].filter(({ active }) => active).map(({ label }) => label);
   }
 
   /** Labels with room for at least half a batch; as many entries as fit into the fullest of them. */

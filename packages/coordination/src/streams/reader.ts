@@ -1,5 +1,5 @@
 import type { Redis } from "ioredis";
-import { blockingClient, commandClient } from "../connection.ts";
+import { blockingClient, commandClient, unblock } from "../connection.ts";
 import { abortable, pause, redisFailure } from "../failures.ts";
 import type { Keys } from "../keys.ts";
 import type { Log } from "../log.ts";
@@ -29,6 +29,8 @@ interface Reading {
 
 /** What the reader asks of its owner; all of it is quick and synchronous. */
 export interface ReaderOwner {
+  /** All labels to read, whether or not there is room for their entries now. */
+  labels(): Iterable<string>;
   plan(): ReadPlan;
   /** True when a label waits for work, so that there is no point in gathering. */
   take(label: string, entries: readonly RawEntry[]): boolean;
@@ -46,6 +48,7 @@ export class StreamReader {
   readonly #owner: ReaderOwner;
   readonly #log: Log | undefined;
   readonly #changed = new LatchedSignal();
+  #blocking: Redis | undefined;
   #blockingId: number | undefined;
   #reading: Reading | undefined;
   #failing = false;
@@ -92,7 +95,10 @@ export class StreamReader {
 
   /** Reads until the signal fires; what was read before that has reached the owner when it resolves. */
   async run(signal: AbortSignal): Promise<void> {
-    const blocking = blockingClient(this.#redis, "matches", blockMs);
+    // In a Redis Cluster its labels share a slot, so any of them leads to its node.
+    const [anyLabel = ""] = this.#owner.labels();
+    const blocking = blockingClient(this.#redis, "matches", blockMs, this.#keys.matchStream(anyLabel));
+    this.#blocking = blocking;
     // The id is a connection's, not a client's.
     const learnId = () => {
       this.#blockingId = undefined;
@@ -191,10 +197,8 @@ export class StreamReader {
     reading.ending = true;
     try {
       for (let tries = 0; tries < maxUnblockTries && this.#reading === reading; tries++) {
-        if (this.#blockingId !== undefined) {
-          const ended = await this.#client.client("UNBLOCK", this.#blockingId);
-          if (ended === 1) return;
-        }
+        if (this.#blocking && this.#blockingId !== undefined)
+          if (await unblock(this.#redis, this.#blocking, this.#blockingId)) return;
         await pause(1, undefined);
       }
     } catch {

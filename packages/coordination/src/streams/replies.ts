@@ -112,7 +112,7 @@ export async function writeDeadLetters(
   for (const [error] of results ?? []) if (error) throw redisFailure(error, "dead letters");
 }
 
-function destinationOf(entry: MatchEntry): Destination {
+export function destinationOf(entry: MatchEntry): Destination {
   if ("destination" in entry) return (entry as HeldEntry).destination;
   const fields = "fields" in entry.request ? entry.request.fields : undefined;
   return { stream: fields?.response_stream, channel: fields?.response_channel };
