@@ -105,6 +105,7 @@ const stages = [
   checkStage("types", join(bin, "tsc"), ["-p", "tsconfig.tests.json"]),
   checkStage("openapi", node, ["scripts/openapi.mjs", "--check"]),
   checkStage("settings-docs", node, ["scripts/settings-docs.mjs"]),
+  checkStage("metrics-docs", node, ["scripts/metrics-docs.mjs"]),
   checkStage("openapi-lint", node, ["scripts/lint-openapi.mjs"]),
   vitestStage("unit"),
   vitestStage("integration"),

@@ -123,6 +123,7 @@ async function finish(
   const finished = await store.finish({ taskId, attempt, epoch, error, endTime, skipped }, { signal });
   if (!judge(context, action, finished)) return;
   context.spared.delete(taskId);
+  metrics.endedTasks.inc({ status: error ? "error" : "success" });
   if (error) metrics.taskErrors.inc({ error_code: error.error_code });
   if (running) noteBuild(metrics, running, error ? "error" : "success", endTime);
   log.info({ task_id: taskId, attempt, error }, error ? "task failed" : "task succeeded");
@@ -180,8 +181,10 @@ async function requeue(
   const result = await store.requeue({ taskId, attempt, epoch, reason, maxAttempts, delayMs }, { signal });
   if (!judge(context, requeued, result) || !result.ok) return false;
   remember(context.spared, taskId, result.status === "error" ? 0 : spared);
-  if (result.status === "error")
+  if (result.status === "error") {
+    metrics.endedTasks.inc({ status: "error" });
     metrics.taskErrors.inc({ error_code: new LimError("attempts_exhausted", "").code });
+  }
   log.warn(
     { task_id: taskId, attempt, reason, cause, delay_ms: delayMs, status: result.status },
     result.status === "error" ? "build was given up" : "build will be tried again",

@@ -1,4 +1,4 @@
-import type { Task } from "@lim/contracts";
+import { buildPhases, type Task } from "@lim/contracts";
 import type { Log, TaskStore } from "@lim/coordination";
 import type { IndexStorage } from "@lim/index-storage";
 import { createDispatcher, type DispatchDeps, type Dispatcher, isPublished } from "./dispatching.ts";
@@ -82,7 +82,7 @@ async function observe(
   await lookIntoStorage(deps, { indexing, indexers, published, removed }, signal);
   const otherRecords = await recordsOfOthers(deps, { indexing, indexers, removed }, signal);
   noteAnswers(deps.log, memory, indexers);
-  setGauges(metrics, indexers, { ...ready, indexing: indexing.length });
+  setGauges(metrics, indexers, { ...ready, indexing });
   memory.silent = countSilence(memory.silent, indexing, indexers);
   const silentLookups = new Map(
     indexing.map((task) => [task.task_id, memory.silent.get(silenceKey(task)) ?? 0]),
@@ -162,12 +162,15 @@ const indexerStates = ["idle", "building", "draining", "late", "silent"] as cons
 function setGauges(
   metrics: ManagerMetrics,
   indexers: readonly ObservedIndexer[],
-  tasks: { queued: number; waiting: number; oldestWaitMs: number; indexing: number },
+  tasks: { queued: number; waiting: number; oldestWaitMs: number; indexing: readonly Task[] },
 ): void {
   metrics.queued.set(tasks.queued);
   metrics.waiting.set(tasks.waiting);
   metrics.oldestQueued.set(tasks.oldestWaitMs / 1000);
-  metrics.indexing.set(tasks.indexing);
+  metrics.indexing.set(tasks.indexing.length);
+  const phases = Map.groupBy(tasks.indexing, ({ progress }) => progress?.phase ?? "unknown");
+  for (const phase of [...buildPhases, "unknown"] as const)
+    metrics.indexingPhases.set({ phase }, phases.get(phase)?.length ?? 0);
   const stateOf = ({ state, late }: ObservedIndexer) => state?.state ?? (late ? "late" : "silent");
   for (const name of indexerStates)
     metrics.indexers.set({ state: name }, indexers.filter((one) => stateOf(one) === name).length);
@@ -177,5 +180,6 @@ function setGauges(
 export function clearMasterGauges(metrics: ManagerMetrics): void {
   const { queued, waiting, oldestQueued, indexing, indexers, planLists, deadLetters, missingLists } = metrics;
   for (const gauge of [queued, waiting, oldestQueued, indexing, deadLetters, missingLists]) gauge.reset();
-  for (const gauge of [indexers, planLists]) gauge.reset();
+  for (const gauge of [indexers, planLists, metrics.indexingPhases]) gauge.reset();
+  metrics.indexBehind.reset();
 }

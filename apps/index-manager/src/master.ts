@@ -19,10 +19,14 @@ export async function runMaster(
   await election.run(
     async (leadership) => {
       deps.metrics.isMaster.set(1);
+      deps.metrics.leadership.inc({ event: "acquired" });
       deps.log.debug({ epoch: leadership.epoch }, "planning, lookup and retention begin");
+      let end: "failed" | "lost" | "released" = "failed";
       try {
         await lead(deps, leadership);
+        end = signal.aborted ? "released" : "lost";
       } finally {
+        deps.metrics.leadership.inc({ event: end });
         deps.metrics.isMaster.set(0);
         clearMasterGauges(deps.metrics);
         deps.log.debug({ epoch: leadership.epoch }, "planning, lookup and retention have ended");

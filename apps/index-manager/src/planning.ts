@@ -185,7 +185,13 @@ async function createPlanned(
 
 function countDecisions(metrics: ManagerMetrics, plan: readonly PlanDecision[]): void {
   metrics.planLists.reset();
-  for (const { action, reason } of plan) metrics.planLists.inc({ action, reason });
+  let behind = 0;
+  for (const { action, reason, listRevision, newestRevision } of plan) {
+    metrics.planLists.inc({ action, reason });
+    if (listRevision !== null && newestRevision !== null)
+      behind = Math.max(behind, listRevision - newestRevision);
+  }
+  metrics.indexBehind.set(behind);
 }
 
 /**

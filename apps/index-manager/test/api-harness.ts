@@ -10,7 +10,7 @@ import {
   taskSchema,
 } from "@lim/contracts";
 import type { TaskStore } from "@lim/coordination";
-import { createLogger, Gauge, Registry } from "@lim/service-kit";
+import { createLogger, metricsIn, Registry } from "@lim/service-kit";
 import { createKeyedIndex, loadEngine } from "@lim/vector-index";
 import type { FastifyInstance } from "fastify";
 import { expect } from "vitest";
@@ -71,11 +71,7 @@ export async function startApi(): Promise<Api> {
         storage,
         previews: emptyPreviews,
         apiToken: undefined,
-        progressStreams: new Gauge({
-          name: "lim_manager_progress_streams",
-          help: "test",
-          registers: [metrics],
-        }),
+        progressStreams: metricsIn(metrics).gauge("lim_manager_progress_streams"),
         stopping: new AbortController().signal,
         descriptorVersion: 1,
         logger: createLogger({ service: "test", level: "silent" }),

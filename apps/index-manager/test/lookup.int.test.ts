@@ -176,6 +176,7 @@ describe("a running task", () => {
       await runner.sample('lim_manager_build_duration_seconds_count{mode="rebuild",result="success"}'),
     ).toBe(1);
     expect(await runner.sample("lim_manager_queue_wait_seconds_count")).toBe(1);
+    expect(await runner.sample('lim_manager_ended_tasks_total{status="success"}')).toBe(1);
   });
 
   it("ends in success where its index is published, though its indexer claims a failure", async () => {
@@ -276,6 +277,11 @@ describe("gauges of the master", () => {
     const samples = () =>
       Promise.all(states.map((name) => runner.sample(`lim_manager_indexers{state="${name}"}`)));
     expect(await samples()).toEqual([0, 1, 0, 0, 1]);
+    const inPhase = (phase: string) => runner.sample(`lim_manager_indexing_phase_tasks{phase="${phase}"}`);
+    expect(await Promise.all(["unknown", "build"].map(inPhase))).toEqual([1, 0]);
+    indexer.progress({ phase: "build", done: 1, total: 2, rate_per_s: null, eta_s: null });
+    await runner.until("the phase", async () => ((await inPhase("build")) === 1 ? true : undefined));
+    expect(await inPhase("unknown")).toBe(0);
     expect(await runner.sample("lim_manager_queued_tasks")).toBe(1);
     expect(await runner.sample("lim_manager_indexing_tasks")).toBe(1);
     expect(await runner.sample("lim_manager_waiting_tasks")).toBe(0);

@@ -38,6 +38,8 @@ describe("one manager", () => {
     const done = await harness.untilStatus(manager, request.task_id, "success");
     expect(done).toMatchObject({ trigger: "plan", attempt: 1, error: null, indexer: indexer.origin });
     expect(done.end_time).not.toBeNull();
+    const metrics = await (await fetch(`${manager.url}/metrics`)).text();
+    expect(metrics).toMatch(/^lim_manager_leadership_total\{event="acquired"\} 1$/m);
     const relevant = (await manager.api("GET", "/1/indexes/relevant")).body;
     expect(relevant).toMatchObject({
       count: 1,

@@ -134,7 +134,10 @@ export class MatchService {
       return this.#afterFailure(holder, revision, group, thrown);
     }
     const searchMs = performance.now() - startedMs;
-    this.#options.metrics.searched(searchMs, group.length);
+    const { metrics } = this.#options;
+    metrics.searched(searchMs, group.length);
+    for (const { entry, fields } of group)
+      metrics.waited(Math.max(0, startedMs - entry.deadlineMs + fields.timeout_ms));
     const source = { indexId: holder.meta.index_id, revision, searchMs };
     return group.map((query, i) => ({
       entry: query.entry,
@@ -232,13 +235,16 @@ export class MatchService {
 
   async #reply(answers: readonly Answer[]): Promise<void> {
     if (answers.length === 0) return;
+    const startedMs = performance.now();
     await this.#options.consumer.reply(answers);
     const outcomes = new Map<string, number>();
     for (const { reply } of answers) {
       const outcome = reply.error ? LimError.fromBody(reply.error).errorName : "ok";
       outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
     }
-    for (const [outcome, requests] of outcomes) this.#options.metrics.answered(outcome, requests);
+    const { metrics } = this.#options;
+    metrics.replied(performance.now() - startedMs, answers.length);
+    for (const [outcome, requests] of outcomes) metrics.answered(outcome, requests);
   }
 }
 

@@ -15,7 +15,7 @@ import { spareEngineBytes } from "@lim/vector-index";
 import { createIndexSource } from "./index-source.ts";
 import { MatchService } from "./match-service.ts";
 import { MemoryBudget, type MemoryState, type MemoryUsage, memoryTotalBytes } from "./memory-budget.ts";
-import { createMetrics } from "./metrics.ts";
+import { countedLocks, createMetrics } from "./metrics.ts";
 import { Publisher } from "./publisher.ts";
 import { Reconciler } from "./reconciler.ts";
 import { Refresher } from "./refresher.ts";
@@ -69,12 +69,12 @@ export function createMatcher(deps: MatcherDeps): Matcher {
     log,
   });
   const budget = new MemoryBudget(deps.memoryState ?? memoryStateOf(settings));
-  const metrics = createMetrics(
-    deps.metrics,
+  const metrics = createMetrics(deps.metrics, {
     registry,
-    () => consumer.stats(),
-    () => budget.usage(),
-  );
+    streamStats: () => consumer.stats(),
+    backlog: () => consumer.backlog(),
+    memory: () => budget.usage(),
+  });
   const publisher = new Publisher({ registry, consumer, announcer, log });
   const reconciler = new Reconciler({
     storage,
@@ -89,7 +89,7 @@ export function createMatcher(deps: MatcherDeps): Matcher {
     db,
     registry,
     publisher,
-    locks: createLabelLocks({ redis, keys, log }),
+    locks: countedLocks(deps.metrics, createLabelLocks({ redis, keys, log })),
     budget,
     ...(settings.dropThenLoad
       ? {

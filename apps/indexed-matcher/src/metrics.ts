@@ -1,11 +1,16 @@
-import type { MatchConsumerStats } from "@lim/coordination";
-import { Counter, Gauge, Histogram, type Registry as MetricRegistry } from "@lim/service-kit";
+import type { LabelLocks, MatchConsumerStats, StreamBacklog } from "@lim/coordination";
+import { type MetricMaker, type Registry as MetricRegistry, metricsIn } from "@lim/service-kit";
 import type { MemoryUsage } from "./memory-budget.ts";
 import { indexStates, type Registry } from "./registry.ts";
 
+/** Times are milliseconds. */
 export interface MatcherMetrics {
   answered(outcome: string, requests: number): void;
+  /** A request's time from being sent until its search began. */
+  waited(elapsedMs: number): void;
   searched(elapsedMs: number, requests: number): void;
+  /** Searched requests whose answers were written to Redis together. */
+  replied(elapsedMs: number, requests: number): void;
   refreshed(faces: { added: number; replaced: number; removed: number; unchanged: number }): void;
   refreshFailed(): void;
   /** The lists' revisions were read. */
@@ -19,130 +24,125 @@ export interface MatcherMetrics {
   dropped(): void;
 }
 
+const stages = ["waiting", "search", "answering"] as const;
+
+export interface MetricSources {
+  registry: Registry;
+  streamStats: () => MatchConsumerStats;
+  /** Asks Redis. */
+  backlog: () => Promise<StreamBacklog>;
+  memory: () => MemoryUsage;
+}
+
 /** Metrics of one matcher; gauges read the registry, and stream counters the consumer, when they are scraped. */
-export function createMetrics(
-  metrics: MetricRegistry,
-  registry: Registry,
-  streamStats: () => MatchConsumerStats,
-  memory: () => MemoryUsage,
-): MatcherMetrics {
-  const registers = [metrics];
-  const requests = new Counter({
-    name: "lim_matcher_requests_total",
-    help: "Match requests answered, by outcome (ok or the error's name)",
-    labelNames: ["outcome"],
-    registers,
+export function createMetrics(metrics: MetricRegistry, sources: MetricSources): MatcherMetrics {
+  const make = metricsIn(metrics);
+  const { counter, histogram, buckets } = make;
+  const requests = counter("lim_matcher_requests_total");
+  const stage = buckets("lim_matcher_stage_seconds", "stage", stages);
+  const searches = counter("lim_matcher_searches_total");
+  const searched = counter("lim_matcher_searched_queries_total");
+  const packets = counter("lim_matcher_refresh_packets_total");
+  const faces = counter("lim_matcher_refresh_faces_total");
+  const refreshFailures = counter("lim_matcher_refresh_failures_total");
+  const loads = histogram("lim_matcher_load_seconds");
+  const loadFailures = counter("lim_matcher_load_failures_total");
+  addStreamMetrics(make, sources);
+  addRegistryGauges(make, sources.registry);
+  const revisionsRead = addRevisionsAge(make);
+  make.gauge("lim_matcher_memory_bytes", (gauge) => {
+    for (const [kind, bytes] of Object.entries(sources.memory())) gauge.set({ kind }, bytes);
   });
-  const searches = new Histogram({
-    name: "lim_matcher_search_ms",
-    help: "Milliseconds of one search of the engine, of a whole batch",
-    buckets: [0.25, 0.5, 1, 2, 5, 10, 25, 50, 100, 250, 1_000],
-    registers,
-  });
-  const searched = new Counter({
-    name: "lim_matcher_searched_queries_total",
-    help: "Queries that were searched",
-    registers,
-  });
-  const packets = new Counter({
-    name: "lim_matcher_refresh_packets_total",
-    help: "Packets of the change feed that were applied to a served index",
-    registers,
-  });
-  const faces = new Counter({
-    name: "lim_matcher_refresh_faces_total",
-    help: "Faces of those packets, by what became of them",
-    labelNames: ["change"],
-    registers,
-  });
-  const refreshFailures = new Counter({
-    name: "lim_matcher_refresh_failures_total",
-    help: "Refresh passes that failed",
-    registers,
-  });
-  const loads = new Histogram({
-    name: "lim_matcher_load_ms",
-    help: "Milliseconds from opening an index to its being served",
-    buckets: [50, 100, 250, 500, 1_000, 2_500, 5_000, 15_000, 60_000, 300_000],
-    registers,
-  });
-  const loadFailures = new Counter({
-    name: "lim_matcher_load_failures_total",
-    help: "Loads of an index that failed, by the error's name",
-    labelNames: ["reason"],
-    registers,
-  });
-  new Counter({
-    name: "lim_matcher_stream_events_total",
-    help: "Match requests by what the streams' consumer did with them (claimed: another matcher had left them; gone: deleted unanswered)",
-    labelNames: ["event"],
-    registers,
-    collect() {
-      this.reset();
-      const { read, answered, expired, invalid, claimed, gone, deadLettered } = streamStats();
-      const events = { read, answered, expired, invalid, claimed, gone, dead_lettered: deadLettered };
-      for (const [event, count] of Object.entries(events)) this.inc({ event }, count);
-    },
-  });
-  let revisionsReadMs: number | undefined;
-  new Gauge({
-    name: "lim_matcher_revisions_age_seconds",
-    help: "Seconds since the lists' revisions were read last; absent before the first time and where refresh is off",
-    registers,
-    collect() {
-      if (revisionsReadMs === undefined) this.reset();
-      else this.set((performance.now() - revisionsReadMs) / 1_000);
-    },
-  });
-  addGauges(metrics, registry);
-  addMemoryGauge(metrics, memory);
   return {
     answered: (outcome, count) => requests.inc({ outcome }, count),
+    waited: (elapsedMs) => stage.observeMs("waiting", elapsedMs),
     searched(elapsedMs, count) {
-      searches.observe(elapsedMs);
+      stage.observeMs("search", elapsedMs, count);
+      searches.inc();
       searched.inc(count);
     },
+    replied: (elapsedMs, count) => stage.observeMs("answering", elapsedMs, count),
     refreshed(applied) {
       packets.inc();
       for (const change of ["added", "replaced", "removed", "unchanged"] as const)
         faces.inc({ change }, applied[change]);
     },
     refreshFailed: () => refreshFailures.inc(),
-    revisionsRead() {
-      revisionsReadMs = performance.now();
-    },
-    loaded: (elapsedMs) => loads.observe(elapsedMs),
+    revisionsRead,
+    loaded: (elapsedMs) => loads.observe(elapsedMs / 1_000),
     loadFailed: (reason) => loadFailures.inc({ reason }),
-    ...createSourceMetrics(metrics),
+    ...createSourceMetrics(make),
   };
 }
 
-function createSourceMetrics(
-  metrics: MetricRegistry,
-): Pick<MatcherMetrics, "storageRead" | "cacheEvent" | "cacheHolds" | "dropped"> {
-  const registers = [metrics];
-  const reads = new Counter({
-    name: "lim_matcher_storage_reads_total",
-    help: "Indexes whose data files were read from the storage",
-    registers,
+/** The locks, counted. */
+export function countedLocks(metrics: MetricRegistry, locks: LabelLocks): LabelLocks {
+  const { counter, gauge } = metricsIn(metrics);
+  const events = counter("lim_matcher_label_locks_total");
+  const held = gauge("lim_matcher_label_locks_held");
+  return {
+    async tryAcquire(label, options) {
+      const lock = await locks.tryAcquire(label, options);
+      events.inc({ event: lock ? "acquired" : "busy" });
+      if (!lock) return undefined;
+      held.inc();
+      const onLost = () => events.inc({ event: "lost" });
+      lock.signal.addEventListener("abort", onLost, { once: true });
+      return {
+        signal: lock.signal,
+        async release() {
+          lock.signal.removeEventListener("abort", onLost);
+          held.dec();
+          await lock.release();
+        },
+      };
+    },
+  };
+}
+
+function addStreamMetrics({ counter, gauge }: MetricMaker, sources: MetricSources): void {
+  counter("lim_matcher_stream_events_total", (events) => {
+    events.reset();
+    const { read, answered, expired, invalid, claimed, gone, deadLettered } = sources.streamStats();
+    const counts = { read, answered, expired, invalid, claimed, gone, dead_lettered: deadLettered };
+    for (const [event, count] of Object.entries(counts)) events.inc({ event }, count);
   });
-  const events = new Counter({
-    name: "lim_matcher_cache_events_total",
-    help: "Uses of the cache folder by what became of them (shared: another process fetched it; bypassed: the folder could not be used)",
-    labelNames: ["event"],
-    registers,
+  counter("lim_matcher_failed_batches_total", (batches) => {
+    batches.reset();
+    batches.inc(sources.streamStats().failedBatches);
   });
-  const entries = new Gauge({
-    name: "lim_matcher_cache_entries",
-    help: "Indexes in the cache folder",
-    registers,
+  gauge("lim_matcher_stream_entries", async (entries) => {
+    entries.reset();
+    try {
+      const { lag, pending } = await sources.backlog();
+      entries.set({ state: "lag" }, lag);
+      entries.set({ state: "pending" }, pending);
+    } catch {
+      // Redis is away: a scrape tells what it can.
+    }
   });
-  const bytes = new Gauge({ name: "lim_matcher_cache_bytes", help: "Bytes in the cache folder", registers });
-  const drops = new Counter({
-    name: "lim_matcher_drops_total",
-    help: "Indexes that were dropped before their successor was loaded, for want of memory",
-    registers,
+}
+
+function addRevisionsAge({ gauge }: MetricMaker): () => void {
+  let readMs: number | undefined;
+  gauge("lim_matcher_revisions_age_seconds", (age) => {
+    if (readMs === undefined) age.remove();
+    else age.set((performance.now() - readMs) / 1_000);
   });
+  return () => {
+    readMs = performance.now();
+  };
+}
+
+function createSourceMetrics({
+  counter,
+  gauge,
+}: MetricMaker): Pick<MatcherMetrics, "storageRead" | "cacheEvent" | "cacheHolds" | "dropped"> {
+  const reads = counter("lim_matcher_storage_reads_total");
+  const events = counter("lim_matcher_cache_events_total");
+  const entries = gauge("lim_matcher_cache_entries");
+  const bytes = gauge("lim_matcher_cache_bytes");
+  const drops = counter("lim_matcher_drops_total");
   return {
     storageRead: () => reads.inc(),
     cacheEvent: (event) => events.inc({ event }),
@@ -154,61 +154,23 @@ function createSourceMetrics(
   };
 }
 
-function addMemoryGauge(metrics: MetricRegistry, memory: () => MemoryUsage): void {
-  new Gauge({
-    name: "lim_matcher_memory_bytes",
-    help: "Memory of this process as loads are held against it: limit, resident (without spare), spare (kept of closed indexes for the next ones), reserved (of loads under way, estimated)",
-    labelNames: ["kind"],
-    registers: [metrics],
-    collect() {
-      for (const [kind, bytes] of Object.entries(memory())) this.set({ kind }, bytes);
-    },
+function addRegistryGauges({ gauge }: MetricMaker, registry: Registry): void {
+  const labels = () => registry.describe();
+  gauge("lim_matcher_labels", (states) => {
+    const all = labels();
+    for (const state of indexStates)
+      states.set({ state }, all.filter((label) => label.state === state).length);
   });
-}
-
-function addGauges(metrics: MetricRegistry, registry: Registry): void {
-  const registers = [metrics];
-  new Gauge({
-    name: "lim_matcher_labels",
-    help: "Labels by state; stale ones cannot follow their list's changes and need a rebuild, full ones have no memory for them",
-    labelNames: ["state"],
-    registers,
-    collect() {
-      const labels = registry.describe();
-      for (const state of indexStates)
-        this.set({ state }, labels.filter((label) => label.state === state).length);
-    },
+  gauge("lim_matcher_index_memory_bytes", (memory) => {
+    memory.set(labels().reduce((sum, label) => sum + (label.memory ?? 0), 0));
   });
-  new Gauge({
-    name: "lim_matcher_index_memory_bytes",
-    help: "Estimated memory of the served indexes",
-    registers,
-    collect() {
-      this.set(registry.describe().reduce((sum, label) => sum + (label.memory ?? 0), 0));
-    },
+  gauge("lim_matcher_refresh_backlog_revisions", (backlog) => {
+    backlog.set(labels().reduce((sum, label) => sum + (label.behind_by ?? 0), 0));
   });
-  new Gauge({
-    name: "lim_matcher_refresh_backlog_revisions",
-    help: "Revisions that the served indexes are known to lack, all together",
-    registers,
-    collect() {
-      this.set(registry.describe().reduce((sum, label) => sum + (label.behind_by ?? 0), 0));
-    },
+  gauge("lim_matcher_behind_seconds_max", (behind) => {
+    behind.set(Math.max(0, ...labels().map((label) => label.behind_seconds ?? 0)));
   });
-  new Gauge({
-    name: "lim_matcher_behind_seconds_max",
-    help: "For how long the served index that is behind longest has been so",
-    registers,
-    collect() {
-      this.set(Math.max(0, ...registry.describe().map((label) => label.behind_seconds ?? 0)));
-    },
-  });
-  new Gauge({
-    name: "lim_matcher_behind_by_max",
-    help: "Revisions that the served index furthest behind lacks",
-    registers,
-    collect() {
-      this.set(Math.max(0, ...registry.describe().map((label) => label.behind_by ?? 0)));
-    },
+  gauge("lim_matcher_behind_by_max", (behind) => {
+    behind.set(Math.max(0, ...labels().map((label) => label.behind_by ?? 0)));
   });
 }

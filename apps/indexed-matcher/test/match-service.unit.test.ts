@@ -10,7 +10,9 @@ const dim = 8;
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
 const metrics = {
   answered() {},
+  waited() {},
   searched() {},
+  replied() {},
   refreshed() {},
   refreshFailed() {},
   revisionsRead() {},

@@ -99,7 +99,18 @@ test.each(engineNames)(
       count: people,
       state: "serving",
     });
-    const metrics = await (await fetch(`${matcher.url}/metrics`)).text();
+    // Counted after the answers are on their way.
+    const metrics = await eventually("the last answer is counted", async () => {
+      const text = await (await fetch(`${matcher.url}/metrics`)).text();
+      const [searched, answered] = ["search", "answering"].map(
+        (stage) => new RegExp(`lim_matcher_stage_seconds_count\\{stage="${stage}"\\} (\\d+)`).exec(text)?.[1],
+      );
+      return searched !== "0" && searched === answered ? text : undefined;
+    });
+    expect(metrics).toMatch(/lim_matcher_stage_seconds_count\{stage="waiting"\} [1-9]/);
+    expect(metrics).toMatch(/lim_matcher_stream_entries\{state="pending"\} 0/);
+    expect(metrics).toMatch(/lim_matcher_stream_entries\{state="lag"\} 0/);
+    expect(metrics).toMatch(/lim_matcher_load_seconds_count [1-9]/);
     expect(metrics).toMatch(/lim_matcher_requests_total\{outcome="ok"\} \d+/);
     expect(metrics).toMatch(/lim_matcher_labels\{state="serving"\} [1-9]/);
     expect(metrics).toMatch(/lim_matcher_stream_events_total\{event="answered"\} [1-9]/);

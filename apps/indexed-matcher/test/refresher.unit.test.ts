@@ -11,7 +11,9 @@ import { FakeKeyed, historyId, indexIdOf, metaOf } from "./fakes.ts";
 const ignore = () => {};
 const metrics: MatcherMetrics = {
   answered: ignore,
+  waited: ignore,
   searched: ignore,
+  replied: ignore,
   refreshed: ignore,
   refreshFailed: ignore,
   revisionsRead: ignore,

@@ -66,7 +66,7 @@ function end(): void {
 
 export function publishedReport({ meta, sizeBytes }: PublishedIndex): PublishedReport {
   const { count, revision, build } = meta;
-  return { type: "published", count, revision, sizeBytes, skipped: build.skipped };
+  return { type: "published", count, revision, sizeBytes, skipped: build.skipped, phases: build.phases };
 }
 
 function tell(report: BuildReport, then?: () => void): void {

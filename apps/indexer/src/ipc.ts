@@ -46,6 +46,8 @@ export const buildReportSchema = z.discriminatedUnion("type", [
     revision: z.int(),
     sizeBytes: z.int(),
     skipped: skippedSchema,
+    /** Milliseconds of each phase. */
+    phases: z.record(z.string(), z.number().nonnegative()),
   }),
   z.object({ type: z.literal("failed"), error: errorBodySchema }),
 ]);

@@ -1,44 +1,29 @@
-import { Counter, Gauge, Histogram, type Registry } from "@lim/service-kit";
+import { buildPhases } from "@lim/contracts";
+import { metricsIn, type Registry } from "@lim/service-kit";
 import type { BuildSummary, Indexer } from "./indexer.ts";
 
 export interface IndexerMetrics {
   buildEnded(summary: BuildSummary): void;
 }
 
-/** Seconds; builds take from under a second to hours. */
-const durationBuckets = [1, 5, 15, 60, 300, 900, 3_600, 14_400];
-
 export function createMetrics(registry: Registry, indexer: () => Indexer): IndexerMetrics {
-  const builds = new Counter({
-    name: "lim_indexer_builds_total",
-    help: "Builds that ended here, by mode and by outcome (success or the error's name)",
-    labelNames: ["mode", "outcome"],
-    registers: [registry],
+  const { counter, gauge, histogram } = metricsIn(registry);
+  const builds = counter("lim_indexer_builds_total");
+  const durations = histogram("lim_indexer_build_duration_seconds");
+  const phaseDurations = histogram("lim_indexer_build_phase_duration_seconds");
+  const faces = counter("lim_indexer_built_faces_total");
+  const peak = gauge("lim_indexer_build_peak_resident_bytes");
+  gauge("lim_indexer_building", (building) => {
+    building.set(indexer().state().task_id === null ? 0 : 1);
   });
-  const durations = new Histogram({
-    name: "lim_indexer_build_duration_seconds",
-    help: "Time of successful builds, from request to published index",
-    labelNames: ["mode"],
-    buckets: durationBuckets,
-    registers: [registry],
+  gauge("lim_indexer_build_phase", (phases) => {
+    const current = indexer().state().progress?.phase;
+    for (const phase of buildPhases) phases.set({ phase }, phase === current ? 1 : 0);
   });
-  const faces = new Counter({
-    name: "lim_indexer_built_faces_total",
-    help: "Faces in the indexes that were published here",
-    registers: [registry],
-  });
-  const peak = new Gauge({
-    name: "lim_indexer_build_peak_resident_bytes",
-    help: "Most resident memory that was seen of the last build's process",
-    registers: [registry],
-  });
-  new Gauge({
-    name: "lim_indexer_building",
-    help: "1 while a build runs",
-    registers: [registry],
-    collect() {
-      this.set(indexer().state().task_id === null ? 0 : 1);
-    },
+  gauge("lim_indexer_build_progress_ratio", (ratio) => {
+    const { progress } = indexer().state();
+    if (progress) ratio.set(progress.total > 0 ? Math.min(1, progress.done / progress.total) : 0);
+    else ratio.remove();
   });
   return {
     buildEnded({ request, report, error, durationMs, peakResidentBytes }) {
@@ -46,6 +31,7 @@ export function createMetrics(registry: Registry, indexer: () => Indexer): Index
       builds.inc({ mode: request.mode, outcome: error?.errorName ?? "success" });
       if (!report) return;
       durations.observe({ mode: request.mode }, durationMs / 1000);
+      for (const [phase, ms] of Object.entries(report.phases)) phaseDurations.observe({ phase }, ms / 1000);
       faces.inc(report.count);
     },
   };

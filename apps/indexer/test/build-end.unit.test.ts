@@ -12,7 +12,14 @@ const killed = { code: null, signal: "SIGKILL" } as const;
 
 describe("the name of a build's end", () => {
   it("is success once it told that it published, however its process ended", () => {
-    const last = { type: "published", count: 1, revision: 1, sizeBytes: 1, skipped: noneSkipped } as const;
+    const last = {
+      type: "published",
+      count: 1,
+      revision: 1,
+      sizeBytes: 1,
+      skipped: noneSkipped,
+      phases: {},
+    } as const;
     expect(end({ last, exit: killed, cancelled: true })).toMatchObject({ report: last, error: undefined });
   });
 

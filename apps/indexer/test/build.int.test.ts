@@ -313,6 +313,12 @@ it("shows its builds in /metrics and its parts in /healthcheck", async () => {
   const metrics = await (await fetch(`${indexer.url}/metrics`)).text();
   expect(metrics).toMatch(/lim_indexer_builds_total\{mode="rebuild",outcome="success"\} [1-9]/);
   expect(metrics).toMatch(/lim_indexer_building 0/);
+  for (const phase of ["snapshot", "build", "verify", "store"])
+    expect(metrics).toMatch(
+      new RegExp(`lim_indexer_build_phase_duration_seconds_count\\{phase="${phase}"\\} [1-9]`),
+    );
+  expect(metrics).toMatch(/lim_indexer_build_phase\{phase="build"\} 0/);
+  expect(metrics).toMatch(/lim_http_errors_total\{error="bad_input"\} [1-9]/);
   expect(await (await fetch(`${indexer.url}/healthcheck`)).json()).toEqual({
     status: "ok",
     components: { postgres: "ok", redis: "ok", storage: "ok" },

@@ -26,7 +26,7 @@ const request = (over: Partial<BuildRequest> = {}): BuildRequest => ({
 });
 const noneSkipped = { wrong_length: 0, not_finite: 0, zero_norm: 0 };
 const published: BuildEnd = {
-  report: { type: "published", count: 5, revision: 7, sizeBytes: 100, skipped: noneSkipped },
+  report: { type: "published", count: 5, revision: 7, sizeBytes: 100, skipped: noneSkipped, phases: {} },
   error: undefined,
   peakResidentBytes: 0,
 };

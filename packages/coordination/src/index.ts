@@ -9,6 +9,7 @@ export { createLeaderElection } from "./leader-election.ts";
 export type { Log } from "./log.ts";
 export * from "./port.ts";
 export { type RedisServerReport, readServerReport } from "./server-report.ts";
+export type { StreamBacklog } from "./streams/backlog.ts";
 export { createMatchClient } from "./streams/client.ts";
 export { createMatchConsumer, type MatchConsumerStats } from "./streams/consumer.ts";
 export { createTaskStore } from "./task-store.ts";

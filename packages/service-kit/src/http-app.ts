@@ -12,12 +12,13 @@ import {
 } from "fastify";
 import { jsonSchemaTransform, validatorCompiler } from "fastify-type-provider-zod";
 import type { Logger } from "pino";
-import { collectDefaultMetrics, Histogram, type Registry } from "prom-client";
+import { collectDefaultMetrics, type Registry } from "prom-client";
 import { z } from "zod";
 import { bearerScheme, createBearerCheck } from "./bearer.ts";
 import { endConnectionsOnClose } from "./connections.ts";
 import { completeSchema } from "./framework-responses.ts";
-import { errorTableMarkdown, httpErrorBody, sendError } from "./http-errors.ts";
+import { errorTableMarkdown, httpErrorBody, sendError, sentErrorOf } from "./http-errors.ts";
+import { metricsIn } from "./metrics/make.ts";
 import { transformObject } from "./openapi.ts";
 import { checkNoBody, checkRequest, httpLimits } from "./request-checks.ts";
 import { requestIdHeader, requestIdOf } from "./request-id.ts";
@@ -79,7 +80,7 @@ export async function createHttpApp(options: {
   });
   app.removeContentTypeParser("text/plain");
   const offersBearer = "bearerToken" in options;
-  addRequestHooks(app, { metrics: options.metrics, authorize, offersBearer });
+  addRequestHooks(app, { ...options, authorize, offersBearer });
   await addDocs(app, { ...options, offersBearer });
   addServiceRoutes(app, {
     ...options,
@@ -104,17 +105,20 @@ function refusalOf(request: FastifyRequest, reply: FastifyReply, authorize: Auth
 
 function addRequestHooks(
   app: FastifyInstance,
-  options: { metrics: Registry; authorize: Authorize | undefined; offersBearer: boolean },
+  options: {
+    service: string;
+    version: string;
+    metrics: Registry;
+    authorize: Authorize | undefined;
+    offersBearer: boolean;
+  },
 ): void {
-  const { metrics, authorize, offersBearer } = options;
+  const { service, version, metrics, authorize, offersBearer } = options;
   if (!metrics.getSingleMetric("process_cpu_seconds_total")) collectDefaultMetrics({ register: metrics });
-  const durations = new Histogram({
-    name: "lim_http_request_duration_seconds",
-    help: "Time to answer HTTP requests",
-    labelNames: ["method", "route", "status"],
-    buckets: [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10],
-    registers: [metrics],
-  });
+  const { counter, gauge, histogram } = metricsIn(metrics);
+  const durations = histogram("lim_http_request_duration_seconds");
+  const errors = counter("lim_http_errors_total");
+  gauge("lim_build_info").set({ service, version }, 1);
   app.addHook("onRoute", (route) => {
     if (route.schema?.operationId) route.schema = completeSchema(route, { offersBearer });
   });
@@ -134,6 +138,8 @@ function addRequestHooks(
     const route = request.routeOptions.url ?? "unknown";
     const seconds = reply.elapsedTime / 1000;
     durations.observe({ method: request.method, route, status: reply.statusCode }, seconds);
+    const error = sentErrorOf(reply);
+    if (error !== undefined) errors.inc({ error });
     logAnswer(request, reply.statusCode, reply.elapsedTime);
   });
 }

@@ -80,10 +80,18 @@ export function toHttpError(thrown: unknown, bodyLimitBytes?: number): LimError 
   });
 }
 
+const sentErrors = new WeakMap<FastifyReply, ErrorName>();
+
+/** Name of the error that a reply carried, for metrics. */
+export function sentErrorOf(reply: FastifyReply): ErrorName | undefined {
+  return sentErrors.get(reply);
+}
+
 export function sendError(thrown: unknown, request: FastifyRequest, reply: FastifyReply): void {
   const error = toHttpError(thrown, request.routeOptions.bodyLimit);
   if (error.httpStatus >= 500) request.log.error({ err: thrown, error_code: error.code }, "request failed");
   else request.log.debug({ error_code: error.code, detail: error.detail }, "request refused");
+  sentErrors.set(reply, error.errorName);
   // Bytes as they are: the route's response schemas are not asked, so an undeclared status still has the one form.
   void reply
     .code(error.httpStatus)

@@ -1,6 +1,5 @@
-// Metrics of services are made with these, so that all of them land in the registry that /metrics prints.
 export type { Logger } from "pino";
-export { Counter, Gauge, Histogram, Registry } from "prom-client";
+export { Registry } from "prom-client";
 export {
   apiSettings,
   commonSettings,
@@ -13,6 +12,14 @@ export { guessHost } from "./host.ts";
 export { createHttpApp } from "./http-app.ts";
 export { errorComponent, errorResponses } from "./http-errors.ts";
 export { createLogger } from "./logger.ts";
+export { metricsCatalogue } from "./metrics/catalogue.ts";
+export {
+  type CounterOf,
+  type GaugeOf,
+  type HistogramOf,
+  type MetricMaker,
+  metricsIn,
+} from "./metrics/make.ts";
 export { openApiYaml } from "./openapi.ts";
 export { redactText } from "./redact.ts";
 export { httpLimits } from "./request-checks.ts";

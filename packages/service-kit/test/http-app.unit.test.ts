@@ -141,7 +141,10 @@ describe("createHttpApp", () => {
       { status: "failing", components: { redis: "away" } },
     ]);
     expect((await app.inject("/version")).json()).toEqual({ service: "index-test", version: "1.2.3" });
+    await app.inject("/nowhere");
     const metrics = await app.inject("/metrics");
+    expect(metrics.body).toMatch(/^lim_http_errors_total\{error="not_found"\} [1-9]/m);
+    expect(metrics.body).toMatch(/^lim_build_info\{service="index-test",version="1.2.3"\} 1$/m);
     expect(metrics.headers["content-type"]).toContain("text/plain");
     expect(metrics.body).toMatch(/^lim_http_request_duration_seconds_count\{.*route="\/version".*\} 1$/m);
   });

@@ -1,6 +1,6 @@
 import { LimError, type Task, taskSchema } from "@lim/contracts";
 import type { Log, TaskStore } from "@lim/coordination";
-import { errorResponses, type Gauge } from "@lim/service-kit";
+import { errorResponses, type GaugeOf } from "@lim/service-kit";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { managerLimits } from "../limits.ts";
 import { type EventStream, openEventStream } from "./event-stream.ts";
@@ -12,7 +12,7 @@ import { taskTags } from "./tasks.ts";
 export interface ProgressApiDeps {
   store: Pick<TaskStore, "get">;
   logger: Log;
-  progressStreams: Pick<Gauge, "inc" | "dec">;
+  progressStreams: Pick<GaugeOf<"lim_manager_progress_streams">, "inc" | "dec">;
   /** Fires when the service shuts down: streams end. */
   stopping: AbortSignal;
 }

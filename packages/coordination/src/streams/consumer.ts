@@ -5,6 +5,7 @@ import { pause } from "../failures.ts";
 import { type Keys, keysOf } from "../keys.ts";
 import type { Log } from "../log.ts";
 import type { KeyNames, MatchConsumer, MatchEntry, RedisConnection } from "../port.ts";
+import { readBacklog, type StreamBacklog } from "./backlog.ts";
 import { RedisClock } from "./clock.ts";
 import { writeRepliesAcross } from "./cluster-replies.ts";
 import { type HeldEntry, parseEntry, type RawEntry } from "./entry.ts";
@@ -102,6 +103,11 @@ class StreamMatchConsumer implements MatchConsumer {
 
   stats(): MatchConsumerStats {
     return { ...this.#stats };
+  }
+
+  /** Of the labels that are read here. */
+  backlog(): Promise<StreamBacklog> {
+    return readBacklog(this.#client, this.#keys, [...this.#holds.keys()]);
   }
 
   async setLabels(labels: readonly string[]): Promise<void> {
@@ -388,6 +394,6 @@ export function createMatchConsumer(options: {
   consumerName: string;
   batchSize: number;
   log?: Log;
-}): MatchConsumer & { stats(): MatchConsumerStats } {
+}): MatchConsumer & { stats(): MatchConsumerStats; backlog(): Promise<StreamBacklog> } {
   return new StreamMatchConsumer(options);
 }
