@@ -174,6 +174,9 @@ test("no secret is in any text", () => {
   expect(JSON.stringify(clean)).not.toMatch(/p@ss|p%40ss|tokentoken/);
   expect(placeOf("postgres://user:secret@host:5432/name?sslmode=require")).toBe("postgres://host:5432/name");
   expect(placeOf("secret")).toBe("(not a URL)");
+  const sentinels = "redis-sentinel://u:one4@a:1,b:2/main?sentinel_password=two5";
+  expect(placeOf(sentinels)).toBe("redis-sentinel://a:1,b:2/main");
+  expect(JSON.stringify(withoutSecrets([ok("a", "one4 two5")], [sentinels], []))).not.toMatch(/one4|two5/);
 });
 
 test("sizes for people", () => {

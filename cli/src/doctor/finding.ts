@@ -1,4 +1,4 @@
-import { LimError } from "@lim/contracts";
+import { LimError, parseRedisUrl, redisPlace } from "@lim/contracts";
 
 export const statuses = ["ok", "warn", "fail", "skip"] as const;
 export type Status = (typeof statuses)[number];
@@ -69,8 +69,14 @@ export function reasonOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
-/** A URL's host, port and path: never its user and password, nor what does not read as a URL. */
+/** A URL's hosts, ports and path: never its user and password, nor what does not read as a URL. */
 export function placeOf(text: string): string {
+  if (/^rediss?[-:]/.test(text))
+    try {
+      return redisPlace(parseRedisUrl(text));
+    } catch {
+      return "(not a Redis URL)";
+    }
   if (!URL.canParse(text)) return "(not a URL)";
   const { protocol, host, pathname } = new URL(text);
   return `${protocol}//${host}${pathname === "/" ? "" : pathname}`;
@@ -82,21 +88,9 @@ export function withoutSecrets(
   urls: readonly (string | undefined)[],
   others: readonly (string | undefined)[],
 ): Finding[] {
-  const secrets = new Set<string>();
-  for (const text of others) if (text !== undefined) secrets.add(text);
-  for (const url of urls) {
-    if (url === undefined) continue;
-    const written = /^[^:]+:\/\/[^:@/]*:(.*)@/.exec(url)?.[1];
-    if (written === undefined || written === "") continue;
-    secrets.add(written);
-    try {
-      secrets.add(decodeURIComponent(written));
-    } catch {
-      // Not percent-encoded.
-    }
-  }
+  const secrets = new Set([...urls.flatMap(passwordsOf), ...others]);
   const longestFirst = [...secrets]
-    .filter((secret) => secret.length > 2)
+    .filter((secret): secret is string => secret !== undefined && secret.length > 2)
     .toSorted((a, b) => b.length - a.length);
   const clean = (text: string) => longestFirst.reduce((t, secret) => t.replaceAll(secret, "***"), text);
   return findings.map((finding) => ({
@@ -104,6 +98,22 @@ export function withoutSecrets(
     text: clean(finding.text),
     remedy: finding.remedy === null ? null : clean(finding.remedy),
   }));
+}
+
+/** As written and decoded: between the first colon and the last @, and in options. */
+function passwordsOf(url = ""): string[] {
+  const written = [
+    /^[^:]+:\/\/[^:@/]*:(.*)@/.exec(url)?.[1],
+    ...[...url.matchAll(/[?&]\w*password=([^&]*)/g)].map((match) => match[1]),
+  ].filter((text) => text !== undefined);
+  return written.flatMap((text) => {
+    try {
+      return [text, decodeURIComponent(text)];
+    } catch {
+      // Not percent-encoded.
+      return [text];
+    }
+  });
 }
 
 const units = ["bytes", "KiB", "MiB", "GiB", "TiB"] as const;

@@ -25,6 +25,8 @@ export async function probeRedis(
   let connection: ReturnType<typeof connectRedis> | undefined;
   try {
     connection = connectRedis({ url, name: "lim-doctor", log });
+    // Of several servers this looks at each, the report below at one of them.
+    if (/-(sentinel|cluster)$/.test(place.split(":", 1)[0] ?? "")) await connection.checkServer({ signal });
     const report = await readServerReport(connection, { signal });
     const clock = await connection.time({ signal }).catch(() => undefined);
     return { findings: judgeRedis(report, place, isOwnStack), localAheadMs: clock?.localAheadMs };
