@@ -3,7 +3,7 @@ import { parseMatchReply } from "@lim/contracts";
 import { eventually, startTestRedisCluster, type TestRedisCluster } from "@lim/testkit";
 import { Cluster } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { connectRedis } from "../src/connection.ts";
+import { blockingClient, connectRedis, unblock } from "../src/connection.ts";
 import { createIndexerRegistry } from "../src/indexer-registry.ts";
 import { defaultKeyNames, fixedKeys, Keys, keysOf } from "../src/keys.ts";
 import { createLabelLocks } from "../src/label-locks.ts";
@@ -70,6 +70,20 @@ describe("a Redis Cluster", () => {
       detail: expect.stringContaining("redis-cluster://"),
     });
     await single.close();
+  });
+
+  it("a reader blocks at the node of its key, and is woken there", async () => {
+    const redis = connect();
+    for (const key of labelsOf(4)) {
+      const reader = blockingClient(redis, "reader", 60_000, key);
+      const id = await reader.client("ID");
+      const block = reader.blpop(key, 60);
+      await eventually("the reader is woken", async () =>
+        (await unblock(redis, reader, id)) ? true : undefined,
+      );
+      expect(await block).toBeNull();
+      reader.disconnect();
+    }
   });
 
   it("computes the same slots", async () => {

@@ -16,6 +16,18 @@ const soonMs = 30_000;
 
 const echo = loadScript("registration_remove", Number);
 
+async function failuresAndLog(url: string): Promise<{ failures: unknown[]; lines: string }> {
+  const lines: string[] = [];
+  const note = (...words: unknown[]) => void lines.push(JSON.stringify(words));
+  const log = { debug: note, info: note, warn: note, error: note };
+  const redis = connectRedis({ url, name: "nobody", log });
+  const failures = await Promise.all(
+    [redis.ping(), redis.time()].map((work) => work.catch((error: unknown) => error)),
+  );
+  await redis.close();
+  return { failures, lines: lines.join() };
+}
+
 describe("connection", () => {
   it("measures how far the local clock is ahead", async () => {
     const before = Date.now();
@@ -39,14 +51,23 @@ describe("connection", () => {
     await redis.checkServer();
   });
 
-  it("fails soon and without the password where no server listens", async () => {
-    const redis = connectRedis({ url: "redis://user:s3cret@127.0.0.1:1", name: "nobody" });
+  it("fails soon and without the password where no server listens, of whatever kind", async () => {
+    const urls = [
+      "redis://user:s3cret@127.0.0.1:1",
+      "redis-sentinel://user:s3cret@127.0.0.1:1,127.0.0.1:2/lim?sentinel_password=s3cret",
+      "redis-cluster://user:s3cret@127.0.0.1:1,127.0.0.1:2",
+    ];
     const started = performance.now();
-    const failure = await redis.ping().catch((error: unknown) => error);
-    expect(failure).toMatchObject({ errorName: "redis_unavailable" });
+    const said = await Promise.all(urls.map(failuresAndLog));
     expect(performance.now() - started).toBeLessThan(soonMs);
-    expect(JSON.stringify(failure) + String(failure) + (failure as Error).stack).not.toContain("s3cret");
-    await redis.close();
+    for (const { failures, lines } of said) {
+      for (const failure of failures) {
+        expect(failure).toMatchObject({ errorName: "redis_unavailable" });
+        expect(JSON.stringify(failure) + String(failure) + (failure as Error).stack).not.toContain("s3cret");
+      }
+      expect(lines).toContain("not reachable");
+      expect(lines).not.toContain("s3cret");
+    }
   });
 
   it("does not repeat a wrong password in its message", async () => {

@@ -54,11 +54,11 @@ export class SlotReaders {
   async run(signal: AbortSignal): Promise<void> {
     const reads = new Set<Promise<void>>();
     try {
+      this.#follow();
       await new Promise<void>((resolve, reject) => {
-        this.#running = { signal, reads, fail: reject };
         if (signal.aborted) return resolve();
         signal.addEventListener("abort", () => resolve(), { once: true });
-        this.#follow();
+        this.#running = { signal, reads, fail: reject };
         for (const slot of this.#slots.values()) this.#start(slot);
       });
       await Promise.all(reads);
