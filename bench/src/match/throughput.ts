@@ -43,7 +43,7 @@ export interface Round {
   byCallers: CallersRound[];
 }
 
-interface Way {
+export interface Way {
   callers: EngineProcess<CallerOperations>;
   answeringCpuSeconds(): Promise<number>;
 }
@@ -103,7 +103,7 @@ async function measureRest({ options, signal }: Run, { answeringCpuSeconds }: Wa
   return (((await answeringCpuSeconds()) - before) * 1000) / options.seconds;
 }
 
-async function startCallers(
+export async function startCallers(
   run: Run,
   closers: Closers,
   kind: CallerKind,
@@ -118,7 +118,7 @@ async function startCallers(
   return { callers, answeringCpuSeconds };
 }
 
-async function startEcho(run: Run, closers: Closers, kind: EchoKind): Promise<Way> {
+export async function startEcho(run: Run, closers: Closers, kind: EchoKind): Promise<Way> {
   const { redisUrl, options } = run;
   const label = randomUUID();
   const echo = startChild<EchoOperations>(run, "echo-child", `echo ${kind}`);
@@ -149,7 +149,7 @@ async function measureRound(run: Run, ways: Ways): Promise<Round> {
   return { saturated, byCallers };
 }
 
-async function measureWay({ redisUrl, options }: Run, way: Way, callers: number): Promise<Measured> {
+export async function measureWay({ redisUrl, options }: Run, way: Way, callers: number): Promise<Measured> {
   const answeringBefore = await way.answeringCpuSeconds();
   const redisBefore = await redisCpuSeconds(redisUrl);
   const called = await way.callers.call("call", { callers, durationMs: options.seconds * 1000 });
