@@ -1,5 +1,7 @@
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
-import { blocksOf, languageOf, pages } from "./blocks.ts";
+import { blocksOf, languageOf, pages, root } from "./blocks.ts";
 import { runnableOf } from "./commands.ts";
 
 test.each(pages())("every block of %s is marked with a language that a test knows", (page) => {
@@ -28,4 +30,38 @@ test("an exception for a script that is gone is a fault", () => {
   expect(() => runnableOf("npm run bench:nothing\n", "x.md:1")).toThrow(
     'x.md:1: package.json has no script "bench:nothing"',
   );
+});
+
+/** Headings as anchors: small letters, spaces as hyphens, other signs left out. */
+const anchorsOf = (source: string) =>
+  [...source.matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, "")
+      .replaceAll(" ", "-"),
+  );
+
+test.each(pages())("every link of %s leads to a file and a heading that are there", (page) => {
+  const source = readFileSync(join(root, page), "utf8").replace(/^```[\s\S]*?^```/gm, "");
+  for (const [, target = "", anchor] of source.matchAll(/\]\(([^)#\s]*)(?:#([^)\s]*))?\)/g)) {
+    if (/^https?:/.test(target)) continue;
+    const path = target === "" ? join(root, page) : join(root, dirname(page), target);
+    expect(existsSync(path), `${page}: ${target}`).toBe(true);
+    if (anchor !== undefined)
+      expect(anchorsOf(readFileSync(path, "utf8")), `${page}: ${target}#${anchor}`).toContain(anchor);
+  }
+});
+
+test.each([
+  "README.md",
+  "docs/operations.md",
+  "docs/index-manager.md",
+  "docs/indexer.md",
+  "docs/indexed-matcher.md",
+])("every metric that %s names is one", (page) => {
+  const known = readFileSync(join(root, "docs/metrics.md"), "utf8");
+  for (const [name] of readFileSync(join(root, page), "utf8").matchAll(
+    /\blim_(?:manager|indexer|matcher)_[a-z_]+/g,
+  ))
+    if (name !== "lim_manager_master") expect(known, name).toContain(`\`${name}\``);
 });
