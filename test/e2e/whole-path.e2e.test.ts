@@ -87,6 +87,26 @@ describe.each(await availableEngines())("the whole path on real processes, engin
     expect(found / (probes.length * 10)).toBeGreaterThanOrEqual(0.98);
   });
 
+  test("a task is followed through the logs of managers, indexers and their builds by its ids", async () => {
+    const task = await newestTask(label);
+    const linesOf = (kind: Service["kind"], message: string) =>
+      eventually(`${kind}: ${message}`, () => {
+        const found = servicesOf(kind)
+          .flatMap((service) => service.process.lines)
+          .filter((line) => line.includes(`"task_id":"${task?.task_id}"`) && line.includes(message));
+        return found.length > 0 ? found.map((line): Record<string, unknown> => JSON.parse(line)) : undefined;
+      });
+    await linesOf("index-manager", "task planned");
+    const [dispatched] = await linesOf("index-manager", "task dispatched");
+    expect(dispatched).toMatchObject({ service: "index-manager", list_id: label, attempt: 1 });
+    const [accepted] = await linesOf("indexer", "build accepted");
+    expect(accepted).toMatchObject({ service: "indexer", luna_request_id: dispatched?.luna_request_id });
+    expect(accepted?.luna_request_id).toMatch(/^\d+,[0-9a-f-]{36}$/);
+    for (const message of ["build begins", "published", "build succeeded"])
+      expect((await linesOf("indexer", message))[0]).toMatchObject({ list_id: label, attempt: 1 });
+    await linesOf("index-manager", "task succeeded");
+  });
+
   test("the small list is answered exactly and says so", async () => {
     const [vector] = small.vectors;
     const answers = await Promise.all(

@@ -8,6 +8,7 @@ import {
 } from "@lim/contracts";
 import type { Log, Refusal, TaskStore } from "@lim/coordination";
 import type { IndexStorage } from "@lim/index-storage";
+import { requestIdOf } from "@lim/service-kit";
 import type { IndexerClient } from "./indexer-client.ts";
 import type { IndexerWatch } from "./indexer-watch.ts";
 import { managerLimits } from "./limits.ts";
@@ -248,14 +249,21 @@ async function dispatch(context: Context, action: Extract<Action, { kind: "dispa
 async function send(context: Context, origin: string, request: BuildRequest): Promise<void> {
   const { client, log, signal } = context;
   const { task_id: taskId, list_id, attempt } = request;
-  const result = await client.build(origin, request, signal);
+  const requestId = requestIdOf(undefined);
+  const result = await client.build(origin, request, signal, requestId);
   if (signal.aborted) return;
   if (result.sent) {
-    log.info({ task_id: taskId, list_id, attempt, indexer: origin }, "task dispatched");
+    log.info(
+      { task_id: taskId, list_id, attempt, indexer: origin, luna_request_id: requestId },
+      "task dispatched",
+    );
     return;
   }
   context.avoidUntilMs.set(origin, performance.now() + managerLimits.avoidIndexerMs);
-  log.warn({ task_id: taskId, attempt, indexer: origin, err: result.error }, "indexer did not take the task");
+  log.warn(
+    { task_id: taskId, attempt, indexer: origin, luna_request_id: requestId, err: result.error },
+    "indexer did not take the task",
+  );
   // Without a clear answer it may be building all the same: the next lookups see.
   if (!result.certain) return;
   const reason = result.error.toBody();
@@ -269,9 +277,10 @@ function stopBuild(
   why: string,
 ): void {
   const { taskId, attempt, origin } = build;
-  const fields = { task_id: taskId, attempt, indexer: origin, why };
+  const requestId = requestIdOf(undefined);
+  const fields = { task_id: taskId, attempt, indexer: origin, why, luna_request_id: requestId };
   watch.command(origin, async () => {
-    const result = await client.stop(origin, { task_id: taskId, attempt, epoch }, signal);
+    const result = await client.stop(origin, { task_id: taskId, attempt, epoch }, signal, requestId);
     if (signal.aborted) return;
     if (result.sent) log.info(fields, "told an indexer to stop a build that nobody waits for");
     else log.warn({ ...fields, err: result.error }, "a build that nobody waits for was not stopped");

@@ -21,11 +21,18 @@ export type CommandResult = { sent: true } | { sent: false; certain: boolean; er
 export interface IndexerClient {
   /** Undefined where there was no valid answer in time. */
   state(origin: string, signal: AbortSignal): Promise<IndexerState | undefined>;
-  build(origin: string, request: BuildRequest, signal: AbortSignal): Promise<CommandResult>;
+  /** `requestId`: under which the indexer's log has it; by default a new one. */
+  build(
+    origin: string,
+    request: BuildRequest,
+    signal: AbortSignal,
+    requestId?: string,
+  ): Promise<CommandResult>;
   stop(
     origin: string,
     request: z.infer<typeof stopRequestSchema>,
     signal: AbortSignal,
+    requestId?: string,
   ): Promise<CommandResult>;
 }
 
@@ -52,23 +59,26 @@ export function createIndexerClient(log: Log, token?: string): IndexerClient {
       }
       return undefined;
     },
-    build: (origin, request, signal) => command(`${origin}/index_list`, request, { authorization, signal }),
-    stop: (origin, request, signal) => command(`${origin}/stop`, request, { authorization, signal }),
+    build: (origin, request, signal, requestId = requestIdOf(undefined)) =>
+      command(`${origin}/index_list`, request, { authorization, signal, requestId }),
+    stop: (origin, request, signal, requestId = requestIdOf(undefined)) =>
+      command(`${origin}/stop`, request, { authorization, signal, requestId }),
   };
 }
 
 async function command(
   url: string,
   body: object,
-  { authorization, signal }: { authorization: Readonly<Record<string, string>>; signal: AbortSignal },
+  options: { authorization: Readonly<Record<string, string>>; signal: AbortSignal; requestId: string },
 ): Promise<CommandResult> {
+  const { authorization, signal, requestId } = options;
   try {
     const response = await fetch(url, {
       method: "POST",
       headers: {
         ...authorization,
         "content-type": "application/json",
-        [requestIdHeader]: requestIdOf(undefined),
+        [requestIdHeader]: requestId,
       },
       body: JSON.stringify(body),
       redirect: "error",

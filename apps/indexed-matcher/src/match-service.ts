@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { isLimError, LimError, type Match, type MatchReply } from "@lim/contracts";
 import type { Log, MatchConsumer, MatchEntry } from "@lim/coordination";
+import { callerIdsOf, FailureLog } from "./failure-log.ts";
 import type { IndexHolder } from "./index-holder.ts";
 import { cut, errorReply, type MatchQuery, matchReply, queryOf } from "./match-request.ts";
 import type { MatcherMetrics } from "./metrics.ts";
@@ -14,6 +15,9 @@ const maxRevisionWaitMs = 5_000;
 const answerMarginMs = 50;
 /** A larger batch is searched in steps: the first is answered, and its callers ask again, while the next is searched. */
 const searchStep = 32;
+
+/** Of a batch whose search failed. */
+const maxNamedRequests = 10;
 
 type Answer = { entry: MatchEntry; reply: MatchReply };
 
@@ -36,6 +40,7 @@ export interface MatchServiceOptions {
  */
 export class MatchService {
   readonly #options: MatchServiceOptions;
+  readonly #failureLog: FailureLog;
   readonly #stop = new AbortController();
   /** By entry id: a request that waits may be delivered again meanwhile. */
   readonly #waiting = new Map<string, { label: string; done: Promise<void> }>();
@@ -44,6 +49,7 @@ export class MatchService {
 
   constructor(options: MatchServiceOptions) {
     this.#options = options;
+    this.#failureLog = new FailureLog(options.log);
   }
 
   /** Answers each entry by itself (I11). What is left unanswered comes again, here or at another matcher. */
@@ -168,7 +174,13 @@ export class MatchService {
     const error = LimError.from(thrown, "engine_failed");
     const { label, index_id } = holder.meta;
     this.#options.log.error(
-      { label, index_id, requests: group.length, reason: error.message },
+      {
+        label,
+        index_id,
+        searched: group.length,
+        requests: group.slice(0, maxNamedRequests).map(({ entry }) => callerIdsOf(entry)),
+        reason: error.message,
+      },
       "search failed",
     );
     if (!(await isAlive(holder))) {
@@ -238,10 +250,14 @@ export class MatchService {
     const startedMs = performance.now();
     await this.#options.consumer.reply(answers);
     const outcomes = new Map<string, number>();
-    for (const { reply } of answers) {
-      const outcome = reply.error ? LimError.fromBody(reply.error).errorName : "ok";
+    const failed: Answer[] = [];
+    for (const answer of answers) {
+      const { error } = answer.reply;
+      if (error) failed.push(answer);
+      const outcome = error ? LimError.fromBody(error).errorName : "ok";
       outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
     }
+    if (failed.length > 0) this.#failureLog.note(failed);
     const { metrics } = this.#options;
     metrics.replied(performance.now() - startedMs, answers.length);
     for (const [outcome, requests] of outcomes) metrics.answered(outcome, requests);

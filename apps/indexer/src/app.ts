@@ -102,7 +102,10 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
       },
     },
     handler: async (request, reply) => {
+      const { task_id, list_id, attempt } = request.body;
       deps.indexer.submit(request.body);
+      // Beside the request's id: from here on the build's lines bear its task only.
+      request.log.info({ task_id, list_id, attempt }, "build accepted");
       return reply.code(202).send(deps.indexer.state());
     },
   });
@@ -123,7 +126,9 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
       },
     },
     handler: async (request, reply) => {
+      const { task_id, attempt } = request.body;
       deps.indexer.stop(request.body);
+      request.log.info({ task_id, attempt }, "build is told to stop");
       return reply.code(200).send(deps.indexer.state());
     },
   });

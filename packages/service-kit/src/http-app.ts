@@ -21,13 +21,13 @@ import { errorTableMarkdown, httpErrorBody, sendError, sentErrorOf } from "./htt
 import { metricsIn } from "./metrics/make.ts";
 import { transformObject } from "./openapi.ts";
 import { checkNoBody, checkRequest, httpLimits } from "./request-checks.ts";
-import { requestIdHeader, requestIdOf } from "./request-id.ts";
+import { otherRequestIdHeader, otherRequestIdOf, requestIdHeader, requestIdOf } from "./request-id.ts";
 import { addServiceRoutes, type HealthCheck, openPaths } from "./service-routes.ts";
 
 /**
  * A fastify application with what all of LIM's services share: zod validation and serialization, errors as
  * `{error_code, desc, detail, link}` from the one table, Luna-Request-Id (accepted, generated, echoed, logged as
- * `luna_request_id`), body limits, /version, /healthcheck, /livez, /readyz, /metrics, and /docs with the OpenAPI
+ * `luna_request_id`) and X-Request-Id (accepted where sane, echoed, logged as `x_request_id`), body limits, /version, /healthcheck, /livez, /readyz, /metrics, and /docs with the OpenAPI
  * document (/docs/json, /docs/yaml). Operations (routes with an operationId) that declare no query refuse any.
  * Where `bearerToken` is given, every request but those for health must bear it; where the option is named at all,
  * the document says that there may be one, so that it does not depend on a deployment's settings.
@@ -58,8 +58,15 @@ export async function createHttpApp(options: {
     forceCloseConnections: "idle",
     return503OnClosing: false,
     genReqId: (request) => requestIdOf(request.headers[requestIdHeader.toLowerCase()]),
+    childLoggerFactory: (logger, bindings, childOptions, raw) => {
+      const other = otherRequestIdOf(raw.headers);
+      return logger.child(
+        other === undefined ? bindings : { ...bindings, x_request_id: other },
+        childOptions,
+      );
+    },
     frameworkErrors: (error, request, reply) => {
-      void reply.header(requestIdHeader, request.id).header("X-Content-Type-Options", "nosniff");
+      addStandingHeaders(request, reply);
       sendError(refusalOf(request, reply, authorize) ?? error, request, reply);
     },
     clientErrorHandler: answerBrokenRequest,
@@ -103,6 +110,14 @@ function refusalOf(request: FastifyRequest, reply: FastifyReply, authorize: Auth
   return undefined;
 }
 
+/** Those of every answer: under which ids the log has it. Who sent no X-Request-Id gets LIM's own there too. */
+function addStandingHeaders(request: FastifyRequest, reply: FastifyReply): void {
+  void reply
+    .header(requestIdHeader, request.id)
+    .header(otherRequestIdHeader, otherRequestIdOf(request.headers) ?? request.id)
+    .header("X-Content-Type-Options", "nosniff");
+}
+
 function addRequestHooks(
   app: FastifyInstance,
   options: {
@@ -126,7 +141,7 @@ function addRequestHooks(
     closing.add(app);
   });
   app.addHook("onRequest", async (request, reply) => {
-    void reply.header(requestIdHeader, request.id).header("X-Content-Type-Options", "nosniff");
+    addStandingHeaders(request, reply);
     if (closing.has(app)) void reply.header("Connection", "close");
     authorize?.(request, reply);
     checkRequest(request);

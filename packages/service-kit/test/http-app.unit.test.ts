@@ -127,6 +127,39 @@ describe("createHttpApp", () => {
     expect(replaced).toMatch(/^\d{10},[0-9a-f-]{36}$/);
   });
 
+  it("echoes a sane X-Request-Id, and gives its own where there is none", async () => {
+    const of = async (headers: Record<string, string>) => {
+      const answer = (await post({ name: "a" }, headers)).headers;
+      return { other: answer["x-request-id"], own: answer["luna-request-id"] };
+    };
+    expect((await of({ "x-request-id": "trace/1:a=b" })).other).toBe("trace/1:a=b");
+    const without = await of({});
+    expect(without.other).toBe(without.own);
+    for (const bad of ["with blank", "{}", "x".repeat(129), ""]) {
+      const answer = await of({ "x-request-id": bad });
+      expect(answer.other).toBe(answer.own);
+    }
+  });
+
+  it("logs both ids of a request", async () => {
+    const lines: string[] = [];
+    const logged = await createHttpApp({
+      service: "index-test",
+      version: "1.2.3",
+      description: "A test.",
+      logger: pino({ level: "info" }, { write: (line) => void lines.push(line) }),
+      metrics: new Registry(),
+      health: [],
+      isReady: () => true,
+    });
+    const id = "1536751345,8977fe61-1c95-4c8b-b2c6-3ed9b2c8ca33";
+    const headers = { "luna-request-id": id, "x-request-id": "of-a-proxy" };
+    await logged.inject({ method: "POST", url: "/nowhere", headers });
+    await logged.close();
+    const answered = lines.map((line) => JSON.parse(line)).find(({ msg }) => msg === "request answered");
+    expect(answered).toMatchObject({ luna_request_id: id, x_request_id: "of-a-proxy", status: 404 });
+  });
+
   it("tells health, liveness, readiness, version and metrics", async () => {
     const status = async (url: string) => (await app.inject(url)).statusCode;
     expect(await status("/livez")).toBe(200);
