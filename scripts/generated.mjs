@@ -1,5 +1,5 @@
 // What the scripts that generate pages share.
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, globSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -9,6 +9,19 @@ export const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 export function table(heads, rows) {
   const line = (cells) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   return [line(heads), `|${"---|".repeat(heads.length)}`, ...rows.map(line)].join("\n");
+}
+
+/** Ends the script with 1 where README or a page of docs names something that `pattern` finds and `isKnown` does not know. */
+export function checkNames(pattern, isKnown) {
+  let faults = 0;
+  for (const file of ["README.md", ...globSync("docs/*.md", { cwd: root }).toSorted()])
+    for (const [at, line] of readFileSync(join(root, file), "utf8").split("\n").entries())
+      for (const [name] of line.matchAll(pattern)) {
+        if (isKnown(name)) continue;
+        faults++;
+        console.error(`${file}:${at + 1}: there is no ${name}`);
+      }
+  if (faults > 0) process.exit(1);
 }
 
 /** Writes `files` (path → text) where the script was given --write; else ends it with 1 where one of them differs. */

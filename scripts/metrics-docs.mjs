@@ -3,7 +3,7 @@
 import { existsSync, globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { check, root, table } from "./generated.mjs";
+import { check, checkNames, root, table } from "./generated.mjs";
 
 const built = join(root, "packages/service-kit/dist/metrics/catalogue.js");
 if (!existsSync(built)) {
@@ -11,6 +11,7 @@ if (!existsSync(built)) {
   process.exit(1);
 }
 const { metricSections } = await import(pathToFileURL(built).href);
+const { knownVariables } = await import(new URL("../known-variables.js", pathToFileURL(built)).href);
 const { secretNames } = await import(new URL("../redact.js", pathToFileURL(built)).href);
 
 const made = globSync(["apps/*/src/metrics.ts", "packages/service-kit/src/http-app.ts"], { cwd: root })
@@ -62,4 +63,11 @@ censored in every line.
 | \`rid\`, \`traceparent\` | a match request that was answered with an error, beside its \`luna_request_id\`: \`matches were answered with an error\` names at most ten a line, in at most five lines a second and matcher |
 `;
 
+const metricNames = Object.values(metricSections).flatMap((metrics) => Object.keys(metrics));
+// Series of histograms have endings of their own; names in settings files and of keys in Redis begin alike.
+const others = new Set([...knownVariables.map((name) => name.toLowerCase()), "lim_manager_master"]);
+checkNames(/\blim_(?:manager|indexer|matcher|http)_[a-z_]*[a-z]\b(?!_)/g, (name) => {
+  const plain = name.replace(/_(?:bucket|count|sum)$/, "");
+  return metricNames.includes(name) || metricNames.includes(plain) || others.has(name);
+});
 check("metrics-docs", { "docs/metrics.md": page });

@@ -3,7 +3,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { check, root, table } from "./generated.mjs";
+import { check, checkNames, root, table } from "./generated.mjs";
 
 /** Who has settings, in the order of the page. */
 const rooms = [
@@ -89,4 +89,8 @@ ${names.map((name) => `  ${JSON.stringify(name)},`).join("\n")}
 ];
 `;
 
+checkNames(
+  /\b(?:VL_)?LIM_[A-Z0-9_]*[A-Z0-9]\b(?!_)/g,
+  (name) => names.includes(name) || name.startsWith("LIM_TEST_"),
+);
 check("settings-docs", { "docs/settings.md": page, "packages/service-kit/src/known-variables.ts": module });
