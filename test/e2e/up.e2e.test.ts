@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isProcessRunning } from "@lim/local-servers";
@@ -143,6 +143,20 @@ test("a service that was killed is started again, at its place", async () => {
   expect(ready).toBe(true);
 });
 
+test("so is a private Redis that was killed, and the stack goes on", async () => {
+  const ledger = join(home, "processes");
+  const entries = await Promise.all(
+    (await readdir(ledger)).map(async (name) => JSON.parse(await readFile(join(ledger, name), "utf8"))),
+  );
+  const redis: { pid: number } = entries.find(({ name }) => name === "redis");
+  process.kill(redis.pid, "SIGKILL");
+  await stack.waitForLine(/redis runs again/, { timeoutMs: 60_000 });
+  await eventually("a manager answers from it", async () => {
+    const run = await lim(["queue", "--json"], env);
+    return run.code === 0 || undefined;
+  });
+});
+
 test("errors name their cause and remedy", async () => {
   const missing = await lim(["match", "--list", "nobody", "--face", faceIdOf("up", 1)], env);
   expect(missing.code).toBe(1);
@@ -157,8 +171,8 @@ test("errors name their cause and remedy", async () => {
 
 test("Ctrl-C stops every process; the next start, now with a token, has faces and indexes again", async () => {
   const pids = pidsOf(stack.lines);
-  // Six services, and the one that was started again.
-  expect(pids.length).toBe(7);
+  // Six services, the one that was started again, and Redis before and after.
+  expect(pids.length).toBe(9);
   stack.kill("SIGINT");
   expect(await stack.exited).toBe(0);
   const nothing = await lim(["match", "--list", "staff", "--face", faceIdOf("up", 3)], {

@@ -115,7 +115,9 @@ async function importFile(
   command: ImportCommand,
 ): Promise<ImportResult> {
   const board = createProgressBoard();
-  const bar = board.add("import", source.sizeBytes, "bytes");
+  const unit = source.sizeBytes < 16 * 2 ** 20 ? "KiB" : "MiB";
+  const scaled = (bytes: number) => Math.ceil(bytes / (unit === "KiB" ? 2 ** 10 : 2 ** 20));
+  const bar = board.add("import", scaled(source.sizeBytes), unit);
   try {
     const result = await db.importRows({
       listId,
@@ -126,7 +128,7 @@ async function importFile(
       ...(command.chunkRows === undefined ? {} : { chunkRows: command.chunkRows }),
       onProgress: ({ imported, bad }) =>
         bar.update(
-          Math.min(source.readBytes(), source.sizeBytes),
+          scaled(Math.min(source.readBytes(), source.sizeBytes)),
           `· ${imported} faces${bad ? `, ${bad} bad` : ""}`,
         ),
       signal: command.signal,

@@ -16,6 +16,7 @@ import { engineOption, helpBelow, jsonOption, positive } from "../options.ts";
 import type { Program } from "../program.ts";
 import { announceStack, type RunningStack, readStack, withdrawStack } from "../running-stack.ts";
 import type { CliSettings } from "../settings.ts";
+import { databaseName, superviseAll } from "./up-supervision.ts";
 
 export const instances: readonly { kind: ServiceKind; port: number }[] = [
   { kind: "index-manager", port: defaults.managerPort },
@@ -26,10 +27,6 @@ export const instances: readonly { kind: ServiceKind; port: number }[] = [
   { kind: "indexed-matcher", port: defaults.matcherPort + 1 },
 ];
 
-/** A service that ends more often than this within the window is not started again: the stack stops with its last words. */
-const maxRestarts = 5;
-const restartWindowMs = 60_000;
-const quotedLines = 10;
 const answerLimitMs = 2_000;
 
 interface UpOptions {
@@ -91,7 +88,7 @@ async function runUp({ settings, minIndexingListSize, freePorts, json, signal }:
       ledgerDir: settings.home,
       redisUrl: settings.redisUrl,
       databaseUrl: settings.databaseUrl,
-      database: "lim",
+      database: databaseName,
     });
     const db = openFacesDb({ connectionString: servers.postgres.url, applicationName: "lim up" });
     await db.migrate({ signal }).finally(() => db.close());
@@ -124,7 +121,7 @@ async function runUp({ settings, minIndexingListSize, freePorts, json, signal }:
     await announceStack(settings.home, stack);
     if (json) printAddresses(stack, services);
     else printHowTo(stack, services, settings);
-    await superviseAll(servers, services, env, signal);
+    await superviseAll({ servers, services, env, home: settings.home, signal });
     return 0;
   } finally {
     await withdrawStack(settings.home);
@@ -140,58 +137,6 @@ async function isAnswering({ managerUrl }: RunningStack): Promise<boolean> {
     (response) => response.ok,
     () => false,
   );
-}
-
-/** Starts services that ended by themselves again, until the signal fires or one of them ends too often. */
-async function superviseAll(
-  servers: Servers,
-  services: Service[],
-  env: Readonly<Record<string, string>>,
-  signal: AbortSignal,
-): Promise<void> {
-  // Who gives up must also keep the others from being started again while everything is stopped.
-  const givenUp = new AbortController();
-  const over = AbortSignal.any([signal, givenUp.signal]);
-  const slots = services.map((_, slot) =>
-    supervise(servers, services, slot, env, over).catch((error: unknown) => {
-      givenUp.abort(error);
-      throw error;
-    }),
-  );
-  for (const end of await Promise.allSettled(slots)) if (end.status === "rejected") throw end.reason;
-}
-
-async function supervise(
-  servers: Servers,
-  services: Service[],
-  slot: number,
-  env: Readonly<Record<string, string>>,
-  signal: AbortSignal,
-): Promise<void> {
-  const stopped = new Promise<"stopped">((resolve) => {
-    if (signal.aborted) resolve("stopped");
-    else signal.addEventListener("abort", () => resolve("stopped"), { once: true });
-  });
-  let endedMs: number[] = [];
-  for (;;) {
-    const service = services[slot];
-    if (service === undefined) return;
-    const how = await Promise.race([service.process.exited, stopped]);
-    if (signal.aborted) return;
-    const { name, kind, url, process } = service;
-    const lastWords = process.lines.slice(-quotedLines).join("\n");
-    endedMs = [...endedMs.filter((ms) => performance.now() - ms < restartWindowMs), performance.now()];
-    if (endedMs.length > maxRestarts)
-      throw new LimError(
-        "internal",
-        `${name} ended ${endedMs.length} times within ${restartWindowMs / 1000} s, last with ${how}:\n${lastWords}`,
-      );
-    console.error(`${name} ended (${how}), its last lines:\n${lastWords}`);
-    await servers.ledger.forget(process.pid);
-    const again = await startService(servers, { kind, name, port: Number(new URL(url).port), env });
-    services[slot] = again;
-    console.error(`${name} runs again (process ${again.process.pid})`);
-  }
 }
 
 function printAddresses({ pid: _, ...stack }: RunningStack, services: readonly Service[]): void {

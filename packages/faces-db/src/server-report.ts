@@ -9,6 +9,8 @@ const clockSamples = 3;
 const closeLimitMs = 500;
 
 export interface MigrationState {
+  /** How many are applied: 0 in a fresh database. */
+  applied: number;
   /** Of this release, not applied yet. */
   missing: string[];
   /** Applied, but from a file that was another one. */
@@ -132,6 +134,7 @@ async function migrationState(client: pg.Client): Promise<MigrationState> {
   }
   const names = new Set(ours.map(({ name }) => name));
   return {
+    applied: applied.size,
     missing: ours.filter(({ name }) => !applied.has(name)).map(({ name }) => name),
     changed: ours
       .filter(({ name, checksum }) => applied.has(name) && applied.get(name) !== checksum)
