@@ -78,9 +78,12 @@ describe("a Redis Cluster", () => {
       const reader = blockingClient(redis, "reader", 60_000, key);
       const id = await reader.client("ID");
       const block = reader.blpop(key, 60);
-      await eventually("the reader is woken", async () =>
-        (await unblock(redis, reader, id)) ? true : undefined,
+      const port = await cluster.portOf(key);
+      const node = raw.nodes("master").find(({ options }) => options.port === port);
+      await eventually("the reader blocks", async () =>
+        (await node?.info("clients"))?.includes("blocked_clients:1") ? true : undefined,
       );
+      expect(await unblock(redis, reader, id)).toBe(true);
       expect(await block).toBeNull();
       reader.disconnect();
     }
