@@ -34,7 +34,8 @@ while (waiting.length > 0) {
   for (const name of Object.keys(json.dependencies ?? {}))
     if (folderOf.has(name)) waiting.push(folderOf.get(name));
   mkdirSync(join(out, folder), { recursive: true });
-  for (const entry of ["package.json", ...(json.files ?? [])])
+  // What a package leaves out of its archive (source maps) helps to read a stack trace of a service.
+  for (const entry of ["package.json", ...(json.files ?? []).filter((file) => !file.startsWith("!"))])
     cpSync(join(root, folder, entry), join(out, folder, entry), {
       recursive: true,
       filter: (source) => !isUnneeded(source),
