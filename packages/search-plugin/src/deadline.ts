@@ -1,51 +1,81 @@
 import { LimError } from "@lim/contracts";
 
+type Ended = (reason: LimError) => void;
+
 /** One deadline and one cancellation for a whole call. */
 export class Deadline {
-  readonly signal: AbortSignal;
   readonly timeoutMs: number;
   readonly #endsAtMs: number;
-  readonly #controller = new AbortController();
   readonly #timer: NodeJS.Timeout;
-  readonly #stops: readonly AbortSignal[];
-  readonly #onStop: () => void;
-  #leavesWork = false;
+  readonly #caller: AbortSignal | undefined;
+  readonly #waiting = new Set<Ended>();
+  /** Most calls end without anybody having asked for it. */
+  #controller: AbortController | undefined;
+  #reason: LimError | undefined;
+  #needsSignal: boolean;
 
-  /** `stops` cancel the call: the caller's own signal, and the closing of the plugin. */
-  constructor(timeoutMs: number, stops: readonly AbortSignal[]) {
-    this.signal = this.#controller.signal;
+  /** `caller` cancels the call. */
+  constructor(timeoutMs: number, caller: AbortSignal | undefined) {
     this.timeoutMs = timeoutMs;
     this.#endsAtMs = performance.now() + timeoutMs;
     this.#timer = setTimeout(() => {
-      this.#controller.abort(new LimError("request_expired", `not answered within ${timeoutMs} ms`));
+      this.stop(new LimError("request_expired", `not answered within ${timeoutMs} ms`));
     }, timeoutMs);
-    this.#stops = stops;
-    this.#onStop = () => {
-      const reason = stops.find((stop) => stop.aborted)?.reason;
-      this.#controller.abort(
-        reason instanceof LimError ? reason : new LimError("aborted", "cancelled by the caller"),
-      );
-    };
-    for (const stop of stops) {
-      if (stop.aborted) this.#onStop();
-      stop.addEventListener("abort", this.#onStop, { once: true });
-    }
+    this.#caller = caller;
+    this.#needsSignal = caller !== undefined;
+    if (caller?.aborted) this.#onAbort();
+    caller?.addEventListener("abort", this.#onAbort, { once: true });
   }
 
   get leftMs(): number {
     return Math.max(0, this.#endsAtMs - performance.now());
   }
 
+  /** Why the call is over; undefined while it is not. */
+  get reason(): LimError | undefined {
+    return this.#reason;
+  }
+
+  /** Fires with the end of the call, and where two paths ran when its answer is there. */
+  get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController();
+      if (this.#reason) this.#controller.abort(this.#reason);
+    }
+    return this.#controller.signal;
+  }
+
+  /** For work that knows the deadline by itself: what else may end the call, where anything may. */
+  get cancellation(): { signal: AbortSignal } | undefined {
+    return this.#needsSignal ? { signal: this.signal } : undefined;
+  }
+
+  stop(reason: LimError): void {
+    if (this.#reason) return;
+    this.#reason = reason;
+    this.#controller?.abort(reason);
+    for (const ended of this.#waiting) ended(reason);
+    this.#waiting.clear();
+  }
+
   /** The promise's outcome, or the deadline's or the cancellation's error as soon as it comes. */
   async race<T>(promise: Promise<T>): Promise<T> {
-    if (this.signal.aborted) {
+    if (this.#reason) {
       promise.catch(() => {});
-      throw this.signal.reason;
+      throw this.#reason;
     }
     return new Promise<T>((resolve, reject) => {
-      const onAbort = () => reject(this.signal.reason);
-      this.signal.addEventListener("abort", onAbort, { once: true });
-      promise.then(resolve, reject).finally(() => this.signal.removeEventListener("abort", onAbort));
+      this.#waiting.add(reject);
+      promise.then(
+        (value) => {
+          this.#waiting.delete(reject);
+          resolve(value);
+        },
+        (thrown: unknown) => {
+          this.#waiting.delete(reject);
+          reject(thrown);
+        },
+      );
     });
   }
 
@@ -60,17 +90,26 @@ export class Deadline {
 
   /** Why the call ended, where the deadline or a cancellation was behind an error that it caused. */
   explain(thrown: unknown): LimError {
-    return this.signal.aborted ? LimError.from(this.signal.reason) : LimError.from(thrown);
+    return this.#reason ?? LimError.from(thrown);
   }
 
-  /** Two paths run: what the other still does when the call has its answer is cancelled. */
-  leavesWork(): void {
-    this.#leavesWork = true;
+  /** Two paths may run: what the other still does when the call has its answer is cancelled. */
+  expectTwoPaths(): void {
+    this.#needsSignal = true;
   }
 
   end(): void {
     clearTimeout(this.#timer);
-    for (const stop of this.#stops) stop.removeEventListener("abort", this.#onStop);
-    if (this.#leavesWork) this.#controller.abort(new LimError("aborted", "answered otherwise"));
+    this.#caller?.removeEventListener("abort", this.#onAbort);
   }
+
+  /** The call has its answer, and the other path is still at it. */
+  cancelRest(): void {
+    this.#controller?.abort(new LimError("aborted", "answered otherwise"));
+  }
+
+  readonly #onAbort = (): void => {
+    const reason = this.#caller?.reason;
+    this.stop(reason instanceof LimError ? reason : new LimError("aborted", "cancelled by the caller"));
+  };
 }

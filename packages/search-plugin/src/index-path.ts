@@ -110,7 +110,8 @@ export class IndexPath {
         ...(query.minRevision === undefined ? {} : { minRevision: query.minRevision }),
         ...(lunaRequestId === undefined ? {} : { lunaRequestId }),
       },
-      { signal: deadline.signal },
+      // Its own time limit is the deadline.
+      deadline.cancellation,
     );
     if (reply.error) throw LimError.fromBody(reply.error);
     if (reply.index_id === null || reply.revision === null)

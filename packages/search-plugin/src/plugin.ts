@@ -32,8 +32,7 @@ export class EmbeddedSearch implements SearchPlugin {
   readonly #choice: PathChoice;
   readonly #index: IndexPath;
   readonly #exact: ExactPath;
-  readonly #stop = new AbortController();
-  readonly #calls = new Set<Promise<unknown>>();
+  readonly #calls = new Map<Deadline, Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
   constructor(parts: PluginParts) {
@@ -51,17 +50,17 @@ export class EmbeddedSearch implements SearchPlugin {
   async match(query: MatchQuery): Promise<MatchAnswer[]> {
     const startedAtMs = performance.now();
     const checked = checkQuery(query, this.#parts.settings);
-    const stops = query.signal ? [this.#stop.signal, query.signal] : [this.#stop.signal];
-    const deadline = new Deadline(checked.timeoutMs, stops);
+    if (this.#closing) throw closedError();
+    const deadline = new Deadline(checked.timeoutMs, query.signal);
     const call = this.#match({ query: checked, deadline, startedAtMs, lunaRequestId: query.lunaRequestId });
-    this.#calls.add(call);
+    this.#calls.set(deadline, call);
     try {
       return await deadline.race(call);
     } catch (thrown) {
       throw deadline.explain(thrown);
     } finally {
       deadline.end();
-      this.#calls.delete(call);
+      this.#calls.delete(deadline);
     }
   }
 
@@ -79,10 +78,11 @@ export class EmbeddedSearch implements SearchPlugin {
 
   close(): Promise<void> {
     this.#closing ??= (async () => {
-      this.#stop.abort(new LimError("aborted", "the search plugin was closed"));
-      await Promise.allSettled(this.#calls);
+      const calls = [...this.#calls];
+      for (const [deadline] of calls) deadline.stop(closedError());
       await this.#parts.watcher.close();
       await this.#parts.client.close();
+      await Promise.allSettled(calls.map(([, call]) => call));
       await this.#parts.faces?.exact.close();
       await this.#parts.faces?.db.close();
       await this.#parts.closeConnections();
@@ -91,7 +91,7 @@ export class EmbeddedSearch implements SearchPlugin {
   }
 
   async #match(call: Call): Promise<MatchAnswer[]> {
-    if (call.deadline.signal.aborted) throw call.deadline.signal.reason;
+    if (call.deadline.reason) throw call.deadline.reason;
     const vectors = await this.#vectorsOf(call);
     this.#checkServedFor(call.query.label);
     const [first, second] = this.#choice.pathsOf(call.query.label);
@@ -106,6 +106,8 @@ export class EmbeddedSearch implements SearchPlugin {
     second: PathName,
   ): Promise<MatchAnswer[]> {
     let failure: LimError | undefined;
+    let bothRun = false;
+    call.deadline.expectTwoPaths();
     return answerByTwo(
       this.#start(first, call, vectors, false),
       {
@@ -116,7 +118,7 @@ export class EmbeddedSearch implements SearchPlugin {
         },
         start: (places) => {
           this.#choice.noteFailure(first, failure);
-          call.deadline.leavesWork();
+          bothRun = true;
           return this.#start(
             second,
             call,
@@ -126,7 +128,9 @@ export class EmbeddedSearch implements SearchPlugin {
         },
       },
       (one, other) => (first === "index" ? tellBoth(one, other) : tellBoth(other, one)),
-    );
+    ).finally(() => {
+      if (bothRun) call.deadline.cancelRest();
+    });
   }
 
   #start(
@@ -181,4 +185,8 @@ export class EmbeddedSearch implements SearchPlugin {
       );
     });
   }
+}
+
+function closedError(): LimError {
+  return new LimError("aborted", "the search plugin was closed");
 }

@@ -50,7 +50,11 @@ export function checkNumber(value: number, name: string, low: number, high: numb
   return value;
 }
 
+const canonicalUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
 function checkId(value: string, name: string): string {
+  // Nearly all are, and the schema takes ten times as long to say so.
+  if (typeof value === "string" && canonicalUuid.test(value)) return value;
   const parsed = uuidSchema.safeParse(value);
   if (!parsed.success) throw new LimError("bad_input", `${name} must be a UUID`);
   return parsed.data;

