@@ -1,4 +1,5 @@
 import { LimError, type Task } from "@lim/contracts";
+import { metricSections } from "@lim/service-kit";
 import { eventually } from "@lim/testkit";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type Harness, type Manager, startHarness } from "./harness.ts";
@@ -39,6 +40,8 @@ describe("one manager", () => {
     expect(done).toMatchObject({ trigger: "plan", attempt: 1, error: null, indexer: indexer.origin });
     expect(done.end_time).not.toBeNull();
     const metrics = await (await fetch(`${manager.url}/metrics`)).text();
+    const sections = { ...metricSections["Every service"], ...metricSections["Index Manager"] };
+    for (const name of Object.keys(sections)) expect(metrics).toContain(`# TYPE ${name} `);
     expect(metrics).toMatch(/^lim_manager_leadership_total\{event="acquired"\} 1$/m);
     const relevant = (await manager.api("GET", "/1/indexes/relevant")).body;
     expect(relevant).toMatchObject({

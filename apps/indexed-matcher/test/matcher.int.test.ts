@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { defaults, type EngineName, encodeDescriptor } from "@lim/contracts";
 import { connectRedis, createLabelLocks, defaultKeyNames } from "@lim/coordination";
 import { openIndexStorage } from "@lim/index-storage";
+import { metricSections } from "@lim/service-kit";
 import { corruptFile, eventually, faceIdOf } from "@lim/testkit";
 import { availableEngines, createExactIndex } from "@lim/vector-index";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -107,6 +108,8 @@ test.each(engineNames)(
       );
       return searched !== "0" && searched === answered ? text : undefined;
     });
+    const sections = { ...metricSections["Every service"], ...metricSections["Indexed Matcher"] };
+    for (const name of Object.keys(sections)) expect(metrics).toContain(`# TYPE ${name} `);
     expect(metrics).toMatch(/lim_matcher_stage_seconds_count\{stage="waiting"\} [1-9]/);
     expect(metrics).toMatch(/lim_matcher_stream_entries\{state="pending"\} 0/);
     expect(metrics).toMatch(/lim_matcher_stream_entries\{state="lag"\} 0/);

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { buildPhases, defaults, type IndexerState, type Match } from "@lim/contracts";
 import { connectSql } from "@lim/local-servers";
+import { metricSections } from "@lim/service-kit";
 import { availableEngines, createExactIndex, type KeyedIndex } from "@lim/vector-index";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
@@ -313,6 +314,8 @@ it("shows its builds in /metrics and its parts in /healthcheck", async () => {
   const metrics = await (await fetch(`${indexer.url}/metrics`)).text();
   expect(metrics).toMatch(/lim_indexer_builds_total\{mode="rebuild",outcome="success"\} [1-9]/);
   expect(metrics).toMatch(/lim_indexer_building 0/);
+  const sections = { ...metricSections["Every service"], ...metricSections.Indexer };
+  for (const name of Object.keys(sections)) expect(metrics).toContain(`# TYPE ${name} `);
   for (const phase of ["snapshot", "build", "verify", "store"])
     expect(metrics).toMatch(
       new RegExp(`lim_indexer_build_phase_duration_seconds_count\\{phase="${phase}"\\} [1-9]`),

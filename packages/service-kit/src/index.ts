@@ -12,7 +12,7 @@ export { guessHost } from "./host.ts";
 export { createHttpApp } from "./http-app.ts";
 export { errorComponent, errorResponses } from "./http-errors.ts";
 export { createLogger } from "./logger.ts";
-export { metricsCatalogue } from "./metrics/catalogue.ts";
+export { metricSections, metricsCatalogue } from "./metrics/catalogue.ts";
 export {
   type CounterOf,
   type GaugeOf,
