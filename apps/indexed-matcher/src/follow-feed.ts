@@ -39,11 +39,8 @@ export async function followFeed(
       // Heard when its turn comes; until then nobody may call it unhandled.
       ahead?.catch(() => {});
       await options.applyAfter;
-      for (const packet of packets) {
-        signal.throwIfAborted();
-        const applied = await applyPacket(holder, packet);
-        options.onPacket?.(packet, applied);
-      }
+      signal.throwIfAborted();
+      await applyPackets(holder, packets, options);
       if (end) return end.gap;
     }
     return undefined;
@@ -90,13 +87,24 @@ function readerOf(
   };
 }
 
-async function applyPacket(holder: IndexHolder, packet: FaceChanges): Promise<AppliedCounts> {
-  const { upserts, removals, toRevision } = packet;
-  const applied = await holder.apply({ upserts, removals }).catch((thrown: unknown) => {
+/** Each packet is a step of its own; no face is in two packets of one read. */
+async function applyPackets(
+  holder: IndexHolder,
+  packets: readonly FaceChanges[],
+  options: { signal: AbortSignal; onPacket?: (packet: FaceChanges, applied: AppliedCounts) => void },
+): Promise<void> {
+  try {
+    await holder.applyInSteps(packets, {
+      signal: options.signal,
+      onApplied: (number, applied) => {
+        const packet = packets[number] as FaceChanges;
+        holder.advance(packet.toRevision);
+        options.onPacket?.(packet, applied);
+      },
+    });
+  } catch (thrown) {
     // A refused change left the index as it was; a failed engine leaves it in an unknown state.
     if (isLimError(thrown, "engine_failed")) holder.fail();
     throw thrown;
-  });
-  holder.advance(toRevision);
-  return applied;
+  }
 }

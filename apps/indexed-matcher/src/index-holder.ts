@@ -43,7 +43,30 @@ export class IndexHolder {
 
   /** As of the keyed index, unless it would have to grow and may not: then it rejects and nothing has changed. */
   async apply(change: KeyedChange): Promise<AppliedCounts> {
-    const added = change.upserts.filter(({ faceId }) => !this.keyed.has(faceId)).length;
+    this.#admitGrowth([change]);
+    return this.keyed.apply(change);
+  }
+
+  /** As of the keyed index. Where there is no room for all of them, those that find some are applied. */
+  async applyInSteps(
+    changes: readonly KeyedChange[],
+    options: { signal: AbortSignal; onApplied: (change: number, counts: AppliedCounts) => void },
+  ): Promise<void> {
+    try {
+      this.#admitGrowth(changes);
+    } catch {
+      for (const [number, change] of changes.entries()) {
+        options.signal.throwIfAborted();
+        options.onApplied(number, await this.apply(change));
+      }
+      return;
+    }
+    await this.keyed.applyInSteps(changes, options);
+  }
+
+  #admitGrowth(changes: readonly KeyedChange[]): void {
+    let added = 0;
+    for (const { upserts } of changes) for (const { faceId } of upserts) if (!this.keyed.has(faceId)) added++;
     try {
       if (added > 0) this.#admit(added);
       this.heldBack = undefined;
@@ -51,7 +74,6 @@ export class IndexHolder {
       this.heldBack = LimError.from(thrown).detail;
       throw thrown;
     }
-    return this.keyed.apply(change);
   }
 
   /** Called once all changes up to `revision` are applied. */

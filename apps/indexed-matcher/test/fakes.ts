@@ -62,6 +62,15 @@ export class FakeKeyed implements KeyedIndex {
     this.applied.push(change);
     return { added: change.upserts.length, replaced: 0, removed: change.removals.length, unchanged: 0 };
   }
+  async applyInSteps(
+    changes: readonly KeyedChange[],
+    options: { signal?: AbortSignal; onApplied: (change: number, counts: AppliedCounts) => void },
+  ): Promise<void> {
+    for (const [number, change] of changes.entries()) {
+      options.signal?.throwIfAborted();
+      options.onApplied(number, await this.apply(change));
+    }
+  }
   async search(queries: Float32Array): Promise<Match[][]> {
     this.searches++;
     this.onSearch();

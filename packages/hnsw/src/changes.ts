@@ -13,7 +13,7 @@ import {
   sliceRows,
   spooledRowsPerJob,
   spooledSliceRows,
-  starvedRows,
+  stepRowsPerJob,
   wordsPerStep,
 } from "./limits.ts";
 import { endWord, type WriteReply, workWords } from "./protocol.ts";
@@ -104,39 +104,53 @@ async function link(
   version: number,
   { threads, signal }: InsertOptions,
 ): Promise<Inserted> {
-  const { scheduler, attachment } = core;
   const allocated = core.slots.allocate(keys, version);
-  const { used } = core.slots;
-  const slots = new Uint32Array(new SharedArrayBuffer(4 * keys.length));
-  slots.set(allocated);
   const done = new Uint8Array(new SharedArrayBuffer(keys.length));
-  const control = new Int32Array(new SharedArrayBuffer(4 * workWords));
-  control[endWord] = keys.length;
   try {
-    await scheduler.work({
-      attachment,
-      threads,
-      writes: true,
-      signal,
-      job: (starved) => ({
-        op: "insert",
-        index: attachment.id,
-        rows,
-        slots,
-        done,
-        control,
-        used,
-        maxRows: rows === undefined ? spooledRowsPerJob : insertRowsPerJob,
-        minRows: starved ? starvedRows : 1,
-      }),
-      answered: (value) => (value as WriteReply).finished,
-      stop: () => Atomics.store(control, endWord, 0),
-    });
+    const rowsPerJob = rows === undefined ? spooledRowsPerJob : insertRowsPerJob;
+    await insertAll(core, { rows, slots: allocated, done, rowsPerJob }, { threads, signal });
     return { keys, slots: allocated };
   } catch (error) {
     takeBack(core, allocated, done);
     throw error;
   }
+}
+
+/** Links slots into the graph; `done` tells of each when it is. */
+async function insertAll(
+  core: IndexCore,
+  what: { rows: Float32Array | undefined; slots: Uint32Array; done: Uint8Array; rowsPerJob: number },
+  { threads, signal, advanced }: InsertOptions & { advanced?: () => void },
+): Promise<void> {
+  const { scheduler, attachment } = core;
+  const { rows, done, rowsPerJob } = what;
+  const { used } = core.slots;
+  const slots = new Uint32Array(new SharedArrayBuffer(4 * what.slots.length));
+  slots.set(what.slots);
+  const control = new Int32Array(new SharedArrayBuffer(4 * workWords));
+  control[endWord] = slots.length;
+  await scheduler.work({
+    attachment,
+    threads,
+    writes: true,
+    signal,
+    job: (beside) => ({
+      op: "insert",
+      index: attachment.id,
+      rows,
+      slots,
+      done,
+      control,
+      used,
+      maxRows: rowsPerJob,
+      minRows: beside ? rowsPerJob : 1,
+    }),
+    answered: (value) => {
+      advanced?.();
+      return (value as WriteReply).finished;
+    },
+    stop: () => Atomics.store(control, endWord, 0),
+  });
 }
 
 /** Slots that were linked are dead from now on, for every version; the others are free. */
@@ -299,4 +313,88 @@ export async function change(
   }
   await markEnded(core, inserted, removed, version);
   commit(core, inserted, removed, version);
+}
+
+/** A change of several that become visible one after another. */
+export interface Step {
+  rows: Rows;
+  removed: Uint32Array;
+}
+
+/**
+ * Each becomes visible at once, in their order, while the rows of later ones are being linked: no thread waits for one to
+ * be committed. `onCommitted` is told in the same turn. When it fails, or is aborted, those committed stay, and of the others nothing is
+ * left. No key may be in two of them, or twice in one.
+ */
+export async function changeInSteps(
+  core: IndexCore,
+  steps: readonly Step[],
+  {
+    signal,
+    onCommitted,
+  }: { signal: AbortSignal | undefined; onCommitted?: ((step: number) => void) | undefined },
+): Promise<void> {
+  const total = steps.reduce((sum, { rows }) => sum + rows.keys.length, 0);
+  await checkSteps(core, steps, signal);
+  ensureFits(core, total);
+  await makeRoom(core, total, signal);
+  throwIfAborted(signal);
+  const { dim } = core.layout;
+  const staging = core.scheduler.takeStaging(dim * Math.max(total, 16));
+  const first = core.committed + 1;
+  const slots = new Uint32Array(total);
+  const done = new Uint8Array(new SharedArrayBuffer(total));
+  const ends: number[] = [];
+  for (const [step, { rows }] of steps.entries()) {
+    const at = ends.at(-1) ?? 0;
+    staging.rows.set(rows.vectors, at * dim);
+    slots.set(core.slots.allocate(rows.keys, first + step), at);
+    ends.push(at + rows.keys.length);
+  }
+  let linked = 0;
+  let committed = 0;
+  const advanced = () => {
+    while (linked < total && done[linked] === 1) linked++;
+    for (; committed < steps.length && (ends[committed] as number) <= linked; committed++) {
+      const { rows, removed } = steps[committed] as Step;
+      const inserted = { keys: rows.keys, slots: slots.subarray(ends[committed - 1] ?? 0, ends[committed]) };
+      commit(core, [inserted], removed, first + committed);
+      onCommitted?.(committed);
+    }
+  };
+  try {
+    advanced();
+    const { instances } = core.scheduler;
+    if (total > 0)
+      await insertAll(
+        core,
+        { rows: staging.rows, slots, done, rowsPerJob: stepRowsPerJob },
+        { threads: instances, signal, advanced },
+      );
+  } catch (error) {
+    const from = ends[committed - 1] ?? 0;
+    takeBack(core, slots.subarray(from), done.subarray(from));
+    throw error;
+  } finally {
+    core.scheduler.giveStaging(staging);
+  }
+}
+
+async function checkSteps(
+  core: IndexCore,
+  steps: readonly Step[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const seen = new Set<number>();
+  let keys = 0;
+  for (const { rows, removed } of steps) {
+    keys += rows.keys.length + removed.length;
+    if (keys > maxChangeKeys) throw badInput(`changes have ${maxChangeKeys} keys at most, all together`);
+    await checkAll(core, rows, signal);
+    checkRemoved(core, removed, seen, 0, removed.length);
+    for (const key of rows.keys) {
+      if (seen.has(key)) throw badInput(`key ${key} is there twice`);
+      seen.add(key);
+    }
+  }
 }

@@ -1,5 +1,5 @@
 import { ChangeQueue } from "./change-queue.ts";
-import { change, type InsertOptions, insertSpooled, remove, upsert } from "./changes.ts";
+import { change, changeInSteps, type InsertOptions, insertSpooled, remove, upsert } from "./changes.ts";
 import type { GraphReport } from "./check.ts";
 import type { IndexCore } from "./core.ts";
 import { badInput, HnswError } from "./errors.ts";
@@ -163,6 +163,24 @@ export class HnswIndex {
     const { signal } = options;
     const { threads } = this.#core.scheduler;
     await this.#change(signal, () => change(this.#core, rows, removed, { threads, signal }));
+  }
+
+  /**
+   * Changes that become visible one after another, each at once: as `change` of each in turn, but no thread waits between
+   * them. `onApplied` is told the number of each in the turn in which it becomes visible, and must not throw. Where it fails or is aborted,
+   * those applied stay and nothing of the others is left. No key may be in two of them, or twice in one.
+   */
+  async changeInSteps(
+    changes: readonly Change[],
+    { signal, onApplied }: Cancellable & { onApplied?: ((change: number) => void) | undefined } = {},
+  ): Promise<void> {
+    const steps = changes.map(({ upsert, remove }) => {
+      const rows = upsert ?? { keys: new Uint32Array(), vectors: new Float32Array() };
+      checkRows(rows.keys, rows.vectors, this.dim);
+      this.#assertTakesRows(rows.keys.length);
+      return { rows, removed: remove === undefined ? new Uint32Array() : checkKeys(remove) };
+    });
+    await this.#change(signal, () => changeInSteps(this.#core, steps, { signal, onCommitted: onApplied }));
   }
 
   /** `queries` = n × dim. Queries of a long list must stay as they are until the promise settles. */

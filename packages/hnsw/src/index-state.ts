@@ -19,8 +19,10 @@ export type RunInPool = (step: FileStep, argument: FileArgument) => Promise<unkn
 
 /** What loading needs of the runtime. */
 export interface LoadHost {
-  /** Threads that the layout must have. */
+  /** Slices at a time. */
   threads: number;
+  /** Threads that the layout must have room for. */
+  instances: number;
   /** A memory of at least this size; it may hold an earlier index's bytes. Given back by the caller of loadIndex if that fails. */
   takeMemory(sizeBytes: number): WebAssembly.Memory;
   /** Opens the memory to the pool's threads. The control block must have been written. */

@@ -34,7 +34,8 @@ export interface Shape {
   efConstruction: number;
   seed: number;
   rows: RowKind;
-  threads: number;
+  /** Threads that have it open at a time, at most. */
+  instances: number;
 }
 
 export interface Layout extends Shape {
@@ -79,7 +80,7 @@ function rowBytesOf(paddedDim: number, rows: RowKind): number {
 
 /** Lays an index out. Slots are limited by what 4 GiB hold. */
 export function layOut(shape: Shape): Layout {
-  const { dim, m, metric, rows, threads } = shape;
+  const { dim, m, metric, rows, instances } = shape;
   const paddedDim = align(dim, 64);
   const groupBits = groupBitsFor(m);
   const plane = paddedDim / 2;
@@ -99,7 +100,7 @@ export function layOut(shape: Shape): Layout {
   place("died", 4);
   place("key", 4);
   place("row", rowBytesOf(paddedDim, rows));
-  place("visited", 2 * threads);
+  place("visited", 2 * instances);
   const upperAt = [0];
   for (let level = 1; level * groupBits <= segmentBits && level <= maxLevels; level++) {
     upperAt.push(end);
@@ -123,7 +124,7 @@ export function layOut(shape: Shape): Layout {
       filterBytes,
     4096,
   );
-  let at = scratchAt + scratchBytes * threads;
+  let at = scratchAt + scratchBytes * instances;
   let level = upperAt.length;
   for (; level <= maxLevels && mostSlots >> (level * groupBits) > 0; level++) {
     upperAt.push(at);
@@ -160,7 +161,7 @@ const partPagesBytes = 64 * 1024;
 
 /** What an index with `slots` slots in use holds of the machine's memory: pages that were never written cost nothing. */
 export function residentBytesFor(layout: Layout, slots: number): number {
-  const scratch = layout.threads * Math.min(layout.scratchBytes, usualScratchBytes);
+  const scratch = layout.instances * Math.min(layout.scratchBytes, usualScratchBytes);
   return pageBytes + scratch + partPagesBytes + Math.ceil((slots * layout.segmentBytes) / segmentSlots);
 }
 
@@ -189,7 +190,7 @@ export function writeControl(memory: WebAssembly.Memory, layout: Layout): void {
     layout.maxSlots,
     layout.levels,
     rowKinds.indexOf(layout.rows),
-    layout.threads,
+    layout.instances,
     layout.segmentsAt,
     layout.segmentBytes,
     at.coarse,

@@ -25,6 +25,8 @@ export const sliceRows = 1024;
 export const sliceBytes = 4 * 1024 * 1024;
 /** Rows that a thread inserts before it asks for more work. */
 export const insertRowsPerJob = 64;
+/** As that, of changes that become visible one after another: so often it is looked which of them are whole. */
+export const stepRowsPerJob = 8;
 /** As those, where rows wait in a file: searches are looked for after every few rows all the same. */
 export const spooledRowsPerJob = 1024;
 /** Rows that a thread takes out of the file at once. */
@@ -33,14 +35,15 @@ export const spooledRowsPerRead = 4;
 export const spooledSliceRows = 65_536;
 /** Of one write to the file: signals are heard in between. */
 export const spoolWriteBytes = 8 * 1024 * 1024;
-/** Rows that a writer gets done although searches wait, once it had to wait for `maxWriterWaitMs`. */
-export const starvedRows = 16;
-export const maxWriterWaitMs = 50;
-/** A thread is kept free of writing as long as searches were called within this time. */
+/** Threads of searches are kept free of other work as long as searches were called within this time. */
 export const searchQuietMs = 500;
+/** Of the thread that works beside searches, as the system counts it (0 = like all others, 19 = last). */
+export const besideNiceness = 10;
 /** Slots that a thread sweeps before it looks whether searches wait, and before it asks for more work. */
 export const sweepSlotsPerStep = 64;
 export const sweepSlotsPerJob = 4096;
+/** Slices that the thread beside searches has before it, likewise. */
+export const maxSlicesBeside = 2;
 /** Batches of searches that a thread has before it, so that it need not wait for the next. */
 export const maxBatchesPerThread = 2;
 

@@ -43,7 +43,7 @@ export async function createCore(options: HnswOptions & Cancellable): Promise<In
   const { file, ...shape } = shapeOf(options);
   throwIfAborted(options.signal);
   const scheduler = await started(options.pool);
-  const layout = layOut({ ...shape, threads: scheduler.threads });
+  const layout = layOut({ ...shape, instances: scheduler.instances });
   const capacity = wholeNumber("capacity", options.capacity ?? segmentSlots, 0, layout.maxSlots);
   const rowsHandle = await openRows(file, true);
   try {
@@ -125,6 +125,7 @@ export async function loadCore(path: string, options: LoadIndexOptions): Promise
       },
       {
         threads: scheduler.threads,
+        instances: scheduler.instances,
         takeMemory: (sizeBytes) => {
           const pooled = scheduler.memories.take(sizeBytes);
           taken.push(pooled);

@@ -72,8 +72,8 @@ export function checkPool(pool: HnswPool | undefined): void {
   if (pool !== undefined && !(pool instanceof HnswPool)) throw badInput("pool must be an HnswPool");
 }
 
-/** The shape without its threads. */
-export function shapeOf(options: HnswOptions): Omit<Shape, "threads"> & { file: RowsFile | undefined } {
+/** The shape without its instances. */
+export function shapeOf(options: HnswOptions): Omit<Shape, "instances"> & { file: RowsFile | undefined } {
   if (typeof options !== "object" || options === null) throw badInput("options are missing");
   const metric = options.metric ?? "cosine";
   if (!metrics.includes(metric)) throw badInput(`metric must be one of ${metrics.join(", ")}`);

@@ -2,6 +2,7 @@ import { layOut, type RowKind, residentBytesFor, segmentSlots } from "./layout.t
 import { defaultEfConstruction, defaultM, defaultSeed, maxThreads, noWord } from "./limits.ts";
 import { type HnswOptions, rowsOf, shapeOf, wholeNumber } from "./options.ts";
 import { sharedPool } from "./pool.ts";
+import { instancesOf } from "./scheduler.ts";
 
 /** Of the key map: 4 bytes at the lowest load. */
 const keyBytes = 8;
@@ -33,7 +34,7 @@ export function planMemory(options: PlanOptions): MemoryPlan {
     efConstruction: defaultEfConstruction,
     seed: defaultSeed,
     rows,
-    threads,
+    instances: instancesOf(threads),
   });
   const capacity = wholeNumber("capacity", options.capacity, 0, noWord);
   return {

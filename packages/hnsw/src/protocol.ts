@@ -9,6 +9,8 @@ export interface WorkerStart {
   thread: number;
   /** Not 0 while searches wait for a thread: a thread that writes ends its slice. */
   yieldWord: Int32Array;
+  /** What the thread lowers its priority by; 0 = not. */
+  niceness: number;
 }
 
 export interface OpenMessage {

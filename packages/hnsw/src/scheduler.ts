@@ -1,7 +1,14 @@
-// Hands jobs to threads: searches first, then slices of whatever writes, checks, saves or loads.
+// Hands jobs to threads. Searches have as many as the pool; slices of whatever writes, checks, saves or loads use those too
+// while nobody searches. Beside searches they have one thread of their own, to which the system gives what the others leave.
 import { HnswError } from "./errors.ts";
 import { maxBatchQueries } from "./layout.ts";
-import { maxBatchesPerThread, maxWriterWaitMs, searchQuietMs, spareStagings } from "./limits.ts";
+import {
+  besideNiceness,
+  maxBatchesPerThread,
+  maxSlicesBeside,
+  searchQuietMs,
+  spareStagings,
+} from "./limits.ts";
 import { MemoryPool } from "./memory-pool.ts";
 import type { Job } from "./protocol.ts";
 import { type Attachment, type PostedJob, Thread } from "./thread.ts";
@@ -21,8 +28,8 @@ export interface WorkOptions {
   threads: number;
   /** Whether a failure in the middle leaves the index broken. */
   writes: boolean;
-  /** One slice; `starved` = it has waited long, and searches may wait now. */
-  job(starved: boolean): Job;
+  /** One slice; `beside` = it runs beside searches and holds none of them up, so it need not end early for them. */
+  job(beside: boolean): Job;
   /** Answer of one slice; true = there is nothing more to start. */
   answered(value: unknown): boolean;
   /** Makes running slices end soon. */
@@ -35,12 +42,14 @@ interface Work extends WorkOptions {
   exhausted: boolean;
   error: HnswError | undefined;
   broken: boolean;
-  lastMs: number;
   settle(): void;
 }
 
 /** A thread broke while it wrote: the index cannot be trusted any more. */
 export class BrokenWrite extends HnswError {}
+
+/** Threads that may have an index of a pool open, each with a number below this. */
+export const instancesOf = (threads: number): number => threads + 1;
 
 export interface Staging {
   readonly rows: Float32Array;
@@ -54,6 +63,8 @@ export class Scheduler {
   calls = 0;
   readonly #yieldWord = new Int32Array(new SharedArrayBuffer(4));
   readonly #threads: Thread[] = [];
+  /** For work while searches come in. */
+  readonly #beside: Thread;
   readonly #sources = new Set<SearchSource>();
   #works: Work[] = [];
   readonly #waiters = new Map<number, (() => void)[]>();
@@ -67,10 +78,20 @@ export class Scheduler {
     this.threads = threads;
     this.maxQueuedCalls = maxQueuedCalls;
     this.memories = new MemoryPool(spareMemoryBytes, (id) => {
-      for (const thread of this.#threads) thread.drop(id);
+      for (const thread of this.#all()) thread.drop(id);
     });
-    for (let i = 0; i < threads; i++)
-      this.#threads.push(new Thread(i, this.#yieldWord, () => this.schedule()));
+    const freed = () => this.schedule();
+    for (let i = 0; i < threads; i++) this.#threads.push(new Thread(i, this.#yieldWord, freed));
+    this.#beside = new Thread(threads, this.#yieldWord, freed, besideNiceness);
+  }
+
+  get instances(): number {
+    return instancesOf(this.threads);
+  }
+
+  *#all(): Generator<Thread> {
+    yield* this.#threads;
+    yield this.#beside;
   }
 
   get closed(): boolean {
@@ -119,7 +140,6 @@ export class Scheduler {
       exhausted: false,
       error: undefined,
       broken: false,
-      lastMs: performance.now(),
       settle: () => {
         options.signal?.removeEventListener("abort", onAbort);
         if (work.broken && work.writes) reject(new BrokenWrite("failed", work.error?.message ?? "trap"));
@@ -144,18 +164,19 @@ export class Scheduler {
 
   /** Resolves once no thread has a job of this index; then threads forget it. */
   async detach(attachment: Attachment): Promise<void> {
-    while (this.#threads.some(({ jobs }) => jobs.some((posted) => posted.attachment === attachment)))
+    const has = ({ jobs }: Thread) => jobs.some((posted) => posted.attachment === attachment);
+    while ([...this.#all()].some(has))
       await new Promise<void>((resolve) => {
         const waiters = this.#waiters.get(attachment.id) ?? [];
         waiters.push(resolve);
         this.#waiters.set(attachment.id, waiters);
       });
-    for (const thread of this.#threads) thread.forget(attachment);
+    for (const thread of this.#all()) thread.forget(attachment);
   }
 
   /** For tests: a thread that dies. */
   killThread(number: number): void {
-    this.#threads[number]?.kill();
+    [...this.#all()][number]?.kill();
   }
 
   takeStaging(floats: number): Staging {
@@ -175,7 +196,7 @@ export class Scheduler {
     const error = new HnswError("closed", "the pool was closed");
     for (const work of [...this.#works]) this.#stop(work, error);
     for (const source of [...this.#sources]) source.close(error);
-    await Promise.all(this.#threads.map((thread) => thread.terminate()));
+    await Promise.all([...this.#all()].map((thread) => thread.terminate()));
     this.memories.close();
     this.#wake();
   }
@@ -183,20 +204,14 @@ export class Scheduler {
   #dispatch(): void {
     this.#wake();
     if (this.#module === undefined) return;
-    const now = performance.now();
-    const starved = this.#works.find(
-      (work) => !work.exhausted && work.running === 0 && now - work.lastMs > maxWriterWaitMs,
-    );
-    for (const thread of this.#threads) {
-      if (!thread.ready || thread.jobs.length > 0) continue;
-      if (starved !== undefined && starved.running === 0) this.#startWork(thread, starved, true);
-      else if (!this.#startSearch(thread)) this.#startAnyWork(thread, now);
-    }
-    // A starving writer gets the first thread that runs out of searches.
-    const isStarving = starved !== undefined && starved.running === 0;
+    const isQuiet = performance.now() - this.#lastSearchMs > searchQuietMs;
+    for (const thread of this.#threads)
+      if (thread.ready && thread.jobs.length === 0 && !this.#startSearch(thread) && isQuiet)
+        this.#startWork(thread);
+    while (!isQuiet && this.#beside.ready && this.#beside.jobs.length < maxSlicesBeside)
+      if (!this.#startWork(this.#beside)) break;
     for (const thread of this.#threads)
       while (
-        !isStarving &&
         thread.ready &&
         thread.jobs.length > 0 &&
         thread.jobs.length < maxBatchesPerThread &&
@@ -229,28 +244,19 @@ export class Scheduler {
     return false;
   }
 
-  /** Work of the one that waits longest. While searches come in, one thread is left to them. */
-  #startAnyWork(thread: Thread, now: number): void {
-    const busy = this.#works.reduce((sum, { running }) => sum + running, 0);
-    const quiet = now - this.#lastSearchMs > searchQuietMs;
-    if (busy >= (quiet ? this.threads : Math.max(1, this.threads - 1))) return;
+  /** A slice of the work that waits longest. */
+  #startWork(thread: Thread): boolean {
     const work = this.#works.find((one) => !one.exhausted && one.running < one.threads);
-    if (work === undefined) return;
+    if (work === undefined) return false;
     this.#works = [...this.#works.filter((one) => one !== work), work];
-    this.#startWork(thread, work, false);
-  }
-
-  #startWork(thread: Thread, work: Work, starved: boolean): void {
     work.running++;
-    work.lastMs = performance.now();
     const ended = () => {
       work.running--;
-      work.lastMs = performance.now();
     };
     this.#post(thread, {
       attachment: work.attachment,
       owner: work,
-      job: work.job(starved),
+      job: work.job(thread === this.#beside),
       done: (value) => {
         ended();
         try {
@@ -266,10 +272,11 @@ export class Scheduler {
         work.broken ||= broken;
         // It may have held locks that others of its work wait for, without end.
         if (broken && work.writes)
-          for (const other of this.#threads) if (other.jobs.some(({ owner }) => owner === work)) other.kill();
+          for (const other of this.#all()) if (other.jobs.some(({ owner }) => owner === work)) other.kill();
         this.#stop(work, error);
       },
     });
+    return true;
   }
 
   #stop(work: Work, error: HnswError): void {

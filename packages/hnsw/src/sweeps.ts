@@ -34,14 +34,14 @@ export async function sweep(core: IndexCore, signal: AbortSignal | undefined): P
       threads: scheduler.threads,
       writes: true,
       signal,
-      job: (starved) => ({
+      job: (beside) => ({
         op: "sweep",
         index,
         control,
         version,
         used,
         maxSlots: sweepSlotsPerJob,
-        minSlots: starved ? sweepSlotsPerJob : 1,
+        minSlots: beside ? sweepSlotsPerJob : 1,
       }),
       answered: (value) => (value as WriteReply).finished,
       stop: () => Atomics.store(control, endWord, 0),

@@ -39,16 +39,18 @@ export class Thread {
   readonly number: number;
   readonly #yieldWord: Int32Array;
   readonly #freed: () => void;
+  readonly #niceness: number;
   #worker: Worker | undefined;
   #dying = false;
   readonly #jobs: PostedJob[] = [];
   #opened = new Set<number>();
   #memories = new Set<number>();
 
-  constructor(number: number, yieldWord: Int32Array, freed: () => void) {
+  constructor(number: number, yieldWord: Int32Array, freed: () => void, niceness = 0) {
     this.number = number;
     this.#yieldWord = yieldWord;
     this.#freed = freed;
+    this.#niceness = niceness;
   }
 
   get jobs(): readonly PostedJob[] {
@@ -110,7 +112,12 @@ export class Thread {
 
   #start(module: WebAssembly.Module): Worker {
     const file = import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js";
-    const workerData: WorkerStart = { module, thread: this.number, yieldWord: this.#yieldWord };
+    const workerData: WorkerStart = {
+      module,
+      thread: this.number,
+      yieldWord: this.#yieldWord,
+      niceness: this.#niceness,
+    };
     // The process' own flags may not fit a worker (--input-type, --test).
     const worker = new Worker(new URL(file, import.meta.url), { workerData, execArgv: [], name: "hnsw" });
     worker.unref();

@@ -1,5 +1,6 @@
 // A thread of the pool: one instance of the engine for each open index.
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, readlinkSync } from "node:fs";
+import { setPriority } from "node:os";
 import { parentPort, workerData } from "node:worker_threads";
 import { checkGraph } from "./check.ts";
 import { HnswError, plainError } from "./errors.ts";
@@ -11,7 +12,8 @@ import type { Opened } from "./worker-index.ts";
 import { runSearch } from "./worker-search.ts";
 import { runInsert, runMend, runSweep } from "./worker-write.ts";
 
-const { module, thread, yieldWord } = workerData as WorkerStart;
+const { module, thread, yieldWord, niceness } = workerData as WorkerStart;
+if (niceness > 0) lowerPriority(niceness);
 const memories = new Map<number, WebAssembly.Memory>();
 const indexes = new Map<number, Opened>();
 
@@ -68,6 +70,17 @@ function run(job: Job, opened: Opened): { value: unknown; transfer: ArrayBuffer[
       opened.filterId = 0;
       opened.filterBytes = opened.layout.filterBytes;
       return { value: runFilePart(opened.exports, opened.memory, job.step, job.argument), transfer: [] };
+  }
+}
+
+/** Of this thread alone: Linux takes the number of a thread where it asks for a process. Elsewhere it stays as it is. */
+function lowerPriority(niceness: number): void {
+  if (process.platform !== "linux") return;
+  try {
+    const threadId = Number(readlinkSync("/proc/thread-self").split("/").at(-1));
+    if (threadId > 0) setPriority(threadId, niceness);
+  } catch {
+    // Without /proc, or forbidden: it works like all others.
   }
 }
 

@@ -205,7 +205,7 @@ describe("changes", () => {
       const { at, segmentsAt, segmentBytes } = layout;
       const bytes = new Uint8Array(core.memory.memory.buffer.slice(segmentsAt, segmentsAt + segmentBytes));
       // Everything but the marks of visited slots, which are each thread's own.
-      bytes.fill(0, at.visited, at.visited + 4096 * 2 * layout.threads);
+      bytes.fill(0, at.visited, at.visited + 4096 * 2 * layout.instances);
       // Slots that were never used hold whatever their memory held.
       const parts = (["coarse", "fine", "links", "scale", "row", "key", "born", "died"] as const).map(
         (array) => {

@@ -17,6 +17,17 @@ const dim = 24;
 type Row = Float32Array;
 type Changes = [number, Row | undefined][];
 
+function partsOf(changes: Changes) {
+  const added = changes.filter((one): one is [number, Row] => one[1] !== undefined);
+  const keys = Uint32Array.from(added.map(([key]) => key));
+  const vectors = new Float32Array(keys.length * dim);
+  added.forEach(([, row], i) => {
+    vectors.set(row, i * dim);
+  });
+  const remove = Uint32Array.from(changes.filter(([, row]) => row === undefined).map(([key]) => key));
+  return { upsert: { keys, vectors }, remove };
+}
+
 /** An index whose every state is remembered. */
 class Watched {
   readonly index: HnswIndex;
@@ -53,17 +64,28 @@ class Watched {
   /** One change of the index, by the call that fits; every such call is one state. */
   async apply(changes: Changes): Promise<void> {
     if (changes.length === 0) return;
-    const added = changes.filter((one): one is [number, Row] => one[1] !== undefined);
-    const remove = Uint32Array.from(changes.filter(([, row]) => row === undefined).map(([key]) => key));
-    const keys = Uint32Array.from(added.map(([key]) => key));
-    const vectors = new Float32Array(keys.length * dim);
-    added.forEach(([, row], i) => {
-      vectors.set(row, i * dim);
-    });
+    const { upsert, remove } = partsOf(changes);
     this.history.apply(changes);
-    if (remove.length === 0 && this.random() < 0.7) await this.index.upsert(keys, vectors);
-    else if (keys.length === 0 && this.random() < 0.7) await this.index.remove(remove);
-    else await this.index.change({ upsert: { keys, vectors }, remove });
+    if (remove.length === 0 && this.random() < 0.7) await this.index.upsert(upsert.keys, upsert.vectors);
+    else if (upsert.keys.length === 0 && this.random() < 0.7) await this.index.remove(remove);
+    else await this.index.change({ upsert, remove });
+    this.#settle(changes);
+  }
+
+  /** Each of them is one state. */
+  async applyInSteps(steps: Changes[]): Promise<void> {
+    for (const changes of steps) this.history.apply(changes);
+    let applied = 0;
+    await this.index.changeInSteps(steps.map(partsOf), {
+      onApplied: (step) => {
+        if (step !== applied++) this.faults.push(`step ${step} was applied as number ${applied - 1}`);
+        this.#settle(steps[step] ?? []);
+      },
+    });
+    if (applied !== steps.length) this.faults.push(`${applied} of ${steps.length} steps were told`);
+  }
+
+  #settle(changes: Changes): void {
     this.settled++;
     for (const [key, row] of changes) {
       if (row === undefined) this.live.delete(key);
@@ -129,7 +151,15 @@ describe("searches beside a writer", () => {
         for (let round = 0; round < 36; round++) {
           const chance = watched.random();
           const some = watched.some(12);
-          if (chance < 0.3) await watched.apply(add(12));
+          if (chance < 0.2)
+            await watched.applyInSteps([
+              add(7),
+              some.slice(0, 4).map((key) => [key, watched.row()]),
+              [],
+              some.slice(4, 8).map((key): [number, undefined] => [key, undefined]),
+              [...some.slice(8).map((key): [number, Row] => [key, watched.row()]), ...add(9)],
+            ]);
+          else if (chance < 0.3) await watched.apply(add(12));
           else if (chance < 0.55) await watched.apply(some.map((key) => [key, watched.row()]));
           else if (chance < 0.8) await watched.apply(some.map((key) => [key, undefined]));
           else

@@ -80,7 +80,7 @@ export function openEngine(
     efConstruction: 200,
     seed: 1,
     rows: "float32",
-    threads: 1,
+    instances: 1,
     ...shape,
   });
   const memory = new WebAssembly.Memory({

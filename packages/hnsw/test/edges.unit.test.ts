@@ -1,8 +1,10 @@
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { coreOf } from "../src/hnsw-index.ts";
 import { HnswIndex, type HnswOptions, HnswPool } from "../src/index.ts";
 import { controlAt, segmentSlots } from "../src/layout.ts";
+import { besideNiceness } from "../src/limits.ts";
 import { schedulerOf } from "../src/pool.ts";
 import { clustered, codeOf, dim, keysOf, range, row, setUp } from "./support.ts";
 
@@ -208,6 +210,15 @@ describe("signals and limits", () => {
   });
 });
 
+/** Of all threads of this process. */
+function nicenesses(): number[] {
+  return readdirSync("/proc/self/task").map((thread) => {
+    const stat = readFileSync(`/proc/self/task/${thread}/stat`, "utf8");
+    // The 19th field; the second is a name in brackets.
+    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[16]);
+  });
+}
+
 describe("when the engine breaks", () => {
   test("a trap in a search is an error of that search", async () => {
     const index = await create();
@@ -274,6 +285,40 @@ describe("when the engine breaks", () => {
     await next.upsert(Uint32Array.of(7), row(7));
     expect(keysOf(await next.search(row(7), { k: 1 }))).toEqual([7]);
     await next.close();
+  });
+
+  test("what writes beside searches has a thread of its own, that runs when the others leave it time", async () => {
+    const own = newPool({ threads: 2 });
+    const other = await HnswIndex.create({ dim, pool: own });
+    await other.upsert(range(0, 2000), clustered(2000, dim, 109));
+    const index = await HnswIndex.create({ dim, pool: own });
+    let settled = false;
+    const failures: string[] = [];
+    const searcher = async () => {
+      while (!settled) {
+        const code = await codeOf(() => other.search(clustered(40, dim, 110), { k: 10 }));
+        if (code !== "none") failures.push(code);
+      }
+    };
+    const searches = [searcher(), searcher()];
+    await other.search(row(1), { k: 1 });
+    const upsert = codeOf(() => index.upsert(range(0, 50_000), clustered(50_000, dim, 111))).finally(() => {
+      settled = true;
+    });
+    while (index.size === 0) await new Promise((resolve) => setImmediate(resolve));
+    if (process.platform === "linux") expect(nicenesses()).toContain(besideNiceness);
+    // Searches lose nothing by its death, as they have no part in it.
+    while (!settled) {
+      schedulerOf(own).killThread(own.threads);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(await upsert).toBe("failed");
+    await Promise.all(searches);
+    expect(failures).toEqual([]);
+    await index.close();
+    await other.upsert(Uint32Array.of(5000), row(3));
+    expect(keysOf(await other.search(row(3), { k: 1 }))).toEqual([5000]);
+    await other.close();
   });
 
   test("copies of one vector stay findable, and hide nothing", async () => {

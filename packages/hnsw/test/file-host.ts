@@ -47,6 +47,7 @@ export const saverOf = (runInPool: RunInPool, signal?: AbortSignal) => ({ runInP
 export function hostOf(bench: Bench): LoadHost {
   return {
     threads: 1,
+    instances: 1,
     takeMemory(sizeBytes) {
       const missing = Math.ceil((sizeBytes - bench.memory.buffer.byteLength) / pageBytes);
       if (missing > 0) bench.memory.grow(missing);
@@ -70,8 +71,8 @@ export interface Built {
 }
 
 /** An empty index with room for `capacity` slots. */
-export function createIndex(shape: Omit<Shape, "threads">, capacity: number, bench?: Bench): Built {
-  const layout = layOut({ ...shape, threads: 1 });
+export function createIndex(shape: Omit<Shape, "instances">, capacity: number, bench?: Bench): Built {
+  const layout = layOut({ ...shape, instances: 1 });
   const used = bench ?? newBench(memoryBytesFor(layout, capacity));
   const { memory } = used;
   writeControl(memory, layout);

@@ -1,53 +1,10 @@
 import { setImmediate } from "node:timers/promises";
 import { LimError, type Match, readUuid, uuidBytes } from "@lim/contracts";
 import { assertIdBytes, IdTable, isZeroId } from "./id-table.ts";
+import type { AppliedCounts, KeyedChange, KeyedIndex } from "./keyed-port.ts";
 import { vectorIndexLimits } from "./limits.ts";
 import type { Cancellable, VectorIndex } from "./port.ts";
 import { FreePositions } from "./positions.ts";
-
-/** State of one face in a change: its vector, or gone. */
-export interface KeyedChange {
-  upserts: readonly { faceId: string; vector: Float32Array }[];
-  removals: readonly string[];
-}
-
-export interface AppliedCounts {
-  added: number;
-  replaced: number;
-  removed: number;
-  /** Upserts whose vector already was the indexed one, and removals of faces that were not there. */
-  unchanged: number;
-}
-
-/**
- * A VectorIndex addressed by face ids. Owns the table of ids (16 bytes a position, all zero = removed position),
- * which `exportIds` and `open` exchange with ids.dat.
- */
-export interface KeyedIndex {
-  readonly index: VectorIndex;
-  readonly count: number;
-  has(faceId: string): boolean;
-  /**
-   * Bulk insertion for builds: `faceIds` n × 16 bytes, distinct and not present yet; `vectors` n × dim, or "spooled":
-   * those that `index.spool` was given next, in this order. Neither is copied at the call: they must not change before
-   * the promise settles. `threads` as in `VectorIndex.add`.
-   */
-  addNew(
-    faceIds: Uint8Array,
-    vectors: Float32Array | "spooled",
-    options?: Cancellable & { threads?: number },
-  ): Promise<void>;
-  /** One atomic step towards searches. A face in both lists is `bad_input`. */
-  apply(change: KeyedChange, options?: Cancellable): Promise<AppliedCounts>;
-  /** One answer a query (n × dim): at most `limit` faces with similarity ≥ threshold, best first, unique by face. */
-  search(
-    queries: Float32Array,
-    options: Cancellable & { limit: number; ef: number; threshold?: number },
-  ): Promise<Match[][]>;
-  /** slots × 16 bytes. */
-  exportIds(): Uint8Array;
-  close(): Promise<void>;
-}
 
 /** Wraps a loaded or new index. `ids` must hold index.slots × 16 bytes; duplicates are `index_refused`. */
 export function createKeyedIndex(index: VectorIndex, ids?: Uint8Array): KeyedIndex {
@@ -71,6 +28,17 @@ export async function openKeyedIndex(
     if (signal?.aborted) throw new LimError("aborted", "cancelled by the caller");
   }
   return keyed;
+}
+
+/** One change, with positions. */
+interface Plan {
+  counts: AppliedCounts;
+  positions: Uint32Array;
+  /** positions × dim. */
+  vectors: Float32Array;
+  remove: number[];
+  /** Those of `positions` that were free or new. */
+  taken: number[];
 }
 
 class KeyedIndexOverEngine implements KeyedIndex {
@@ -135,7 +103,7 @@ class KeyedIndexOverEngine implements KeyedIndex {
       const rows = isSpooled ? faceIds.length / uuidBytes : vectors.length / this.index.dim;
       assertIdBytes(faceIds, Math.floor(rows));
       // What was spooled lies where the next new positions are.
-      const taken = this.take(rows, !isSpooled);
+      const taken = this.take(rows, this.positions, !isSpooled);
       // Linked one by one, so that a duplicate within the batch is found as one that was there already.
       let linked = 0;
       try {
@@ -163,55 +131,54 @@ class KeyedIndexOverEngine implements KeyedIndex {
 
   apply(change: KeyedChange, options: Cancellable = {}): Promise<AppliedCounts> {
     return this.alone(async () => {
-      const { dim, reusesPositions } = this.index;
-      const wanted = this.distinct(change);
-      const counts: AppliedCounts = { added: 0, replaced: 0, removed: 0, unchanged: 0 };
-      const unchanged = await this.unchangedOf(wanted.upserts, options);
-      const upserts = wanted.upserts.filter((_, i) => !unchanged.has(i));
-      counts.unchanged = unchanged.size;
-      const remove: number[] = [];
-      for (const { position } of upserts) {
-        if (position === undefined) counts.added++;
-        else {
-          counts.replaced++;
-          if (!reusesPositions) remove.push(position);
-        }
-      }
-      for (const position of wanted.removals) {
-        if (position === undefined) counts.unchanged++;
-        else {
-          counts.removed++;
-          remove.push(position);
-        }
-      }
-      if (upserts.length + remove.length === 0) return counts;
-      const keptPosition = (position: number | undefined) => (reusesPositions ? position : undefined);
-      const moving = upserts.filter(({ position }) => keptPosition(position) === undefined);
-      const taken = this.take(moving.length);
-      const vectors = new Float32Array(upserts.length * dim);
-      const positions = new Uint32Array(upserts.length);
-      let next = 0;
-      upserts.forEach(({ faceId, vector, position }, i) => {
-        vectors.set(vector, i * dim);
-        const kept = keptPosition(position);
-        const at = kept ?? taken[next++] ?? 0;
-        positions[i] = at;
-        if (kept === undefined) this.ids.writeText(at, faceId);
-      });
+      const [plan] = await this.plan([change], options);
+      if (plan === undefined) throw new LimError("internal", "a change without a plan");
+      if (plan.positions.length + plan.remove.length === 0) return plan.counts;
+      const { positions, vectors, remove } = plan;
       try {
         await this.index.change({ add: { positions, vectors }, remove: Uint32Array.from(remove) }, options);
       } catch (thrown) {
-        this.abandon(taken);
+        this.abandon(plan.taken);
         throw thrown;
       }
-      for (const position of remove) {
-        this.ids.unlink(position);
-        this.removed[position] = 1;
+      this.finish(plan);
+      return plan.counts;
+    });
+  }
+
+  async applyInSteps(
+    changes: readonly KeyedChange[],
+    options: Cancellable & { onApplied: (change: number, counts: AppliedCounts) => void },
+  ): Promise<void> {
+    const { signal, onApplied } = options;
+    if (!this.index.changeInSteps || changes.length === 1) {
+      for (const [number, change] of changes.entries())
+        onApplied(number, await this.apply(change, { signal }));
+      return;
+    }
+    await this.alone(async () => {
+      const plans = await this.plan(changes, options);
+      let applied = 0;
+      try {
+        await this.index.changeInSteps?.(
+          plans.map(({ positions, vectors, remove }) => ({
+            add: { positions, vectors },
+            remove: Uint32Array.from(remove),
+          })),
+          {
+            signal,
+            onApplied: (number) => {
+              const plan = plans[number] as Plan;
+              applied = number + 1;
+              this.finish(plan);
+              onApplied(number, plan.counts);
+            },
+          },
+        );
+      } catch (thrown) {
+        this.abandon(plans.slice(applied).flatMap(({ taken }) => taken));
+        throw thrown;
       }
-      if (reusesPositions) this.freed.retire(remove);
-      for (const position of taken) this.ids.link(position);
-      this.occupy(taken);
-      return counts;
     });
   }
 
@@ -256,12 +223,83 @@ class KeyedIndexOverEngine implements KeyedIndex {
     return this.index.close();
   }
 
-  private distinct(change: KeyedChange) {
+  /** What each change does to the engine and to the table of ids, where it meets what those before leave. */
+  private async plan(changes: readonly KeyedChange[], options: Cancellable): Promise<Plan[]> {
     const named = new Set<string>();
+    const wanted = changes.map((change) => this.distinct(change, named));
+    const unchanged = await this.unchangedOf(
+      wanted.flatMap(({ upserts }) => upserts),
+      options,
+    );
+    const plans: Plan[] = [];
+    let row = 0;
+    let next = this.positions;
+    for (const { upserts, removals } of wanted) {
+      const first = row;
+      row += upserts.length;
+      const moved = upserts.filter((_, i) => !unchanged.has(first + i));
+      const plan = this.planOne(moved, removals, next);
+      plan.counts.unchanged += upserts.length - moved.length;
+      plans.push(plan);
+      for (const position of plan.taken) next = Math.max(next, position + 1);
+    }
+    return plans;
+  }
+
+  private planOne(
+    upserts: readonly { faceId: string; vector: Float32Array; position: number | undefined }[],
+    removals: readonly (number | undefined)[],
+    nextPosition: number,
+  ): Plan {
+    const { dim, reusesPositions } = this.index;
+    const counts: AppliedCounts = { added: 0, replaced: 0, removed: 0, unchanged: 0 };
+    const remove: number[] = [];
+    for (const { position } of upserts) {
+      if (position === undefined) counts.added++;
+      else {
+        counts.replaced++;
+        if (!reusesPositions) remove.push(position);
+      }
+    }
+    for (const position of removals) {
+      if (position === undefined) counts.unchanged++;
+      else {
+        counts.removed++;
+        remove.push(position);
+      }
+    }
+    const keptPosition = (position: number | undefined) => (reusesPositions ? position : undefined);
+    const moving = upserts.filter(({ position }) => keptPosition(position) === undefined);
+    const taken = this.take(moving.length, nextPosition);
+    const vectors = new Float32Array(upserts.length * dim);
+    const positions = new Uint32Array(upserts.length);
+    let next = 0;
+    upserts.forEach(({ faceId, vector, position }, i) => {
+      vectors.set(vector, i * dim);
+      const kept = keptPosition(position);
+      const at = kept ?? taken[next++] ?? 0;
+      positions[i] = at;
+      if (kept === undefined) this.ids.writeText(at, faceId);
+    });
+    return { counts, positions, vectors, remove, taken };
+  }
+
+  /** In the turn in which the engine's change became visible, or soon after. */
+  private finish({ remove, taken }: Plan): void {
+    for (const position of remove) {
+      this.ids.unlink(position);
+      this.removed[position] = 1;
+    }
+    if (this.index.reusesPositions) this.freed.retire(remove);
+    for (const position of taken) this.ids.link(position);
+    this.occupy(taken);
+  }
+
+  private distinct(change: KeyedChange, named: Set<string>) {
     const claim = (faceId: string) => {
       const position = this.ids.find(faceId);
       const key = faceId.toLowerCase().replaceAll("-", "");
-      if (named.has(key)) throw new LimError("bad_input", `face ${faceId} is named twice in one change`);
+      if (named.has(key)) throw new LimError("bad_input", `face ${faceId} is named twice`);
       if (/^0+$/.test(key)) throw new LimError("bad_input", "the all-zero face id is reserved");
       named.add(key);
       return position;
@@ -297,11 +335,11 @@ class KeyedIndexOverEngine implements KeyedIndex {
     return unchanged;
   }
 
-  /** Positions for new vectors: those that are free again where `mayReuse`, then new ones. */
-  private take(rows: number, mayReuse = true): number[] {
+  /** Positions for new vectors: those that are free again where `mayReuse`, then new ones from `next` on. */
+  private take(rows: number, next = this.positions, mayReuse = true): number[] {
     const taken = mayReuse ? this.freed.take(rows) : [];
-    for (let next = this.positions; taken.length < rows; next++) taken.push(next);
-    this.grow(this.positions + rows);
+    this.grow(next + rows);
+    for (let position = next; taken.length < rows; position++) taken.push(position);
     return taken;
   }
 

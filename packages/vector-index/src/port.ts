@@ -107,6 +107,15 @@ export interface VectorIndex {
    * be a live one, whose vector is replaced. A position in both lists is `bad_input`.
    */
   change(change: { add: PlacedVectors; remove: Uint32Array }, options?: Cancellable): Promise<void>;
+  /**
+   * As `change` of each in turn, but the engine begins the next before one is visible. `onApplied` is told the number of
+   * each in the turn in which it becomes visible. Where it fails or is aborted those applied stay and nothing of the others is left. No position
+   * may be in two of them. Absent where an engine gains nothing by it.
+   */
+  changeInSteps?(
+    changes: readonly { add: PlacedVectors; remove: Uint32Array }[],
+    options: Cancellable & { onApplied: (change: number) => void },
+  ): Promise<void>;
   /** `queries` is n × dim. `k` above the count gives fewer results; `ef` below k is raised to k. */
   search(queries: Float32Array, options: Cancellable & { k: number; ef: number }): Promise<SearchResults>;
   /** Vectors as the engine holds them, n × dim, of unit norm. For verification and sampled recall. */

@@ -62,7 +62,7 @@ export async function loadIndex(path: string, options: LoadOptions, host: LoadHo
     const index = await openChecked(path, "index", opened);
     const source = await rowsSource(index, options, opened);
     const { header } = index;
-    const layout = layOutFor(header, options, host.threads);
+    const layout = layOutFor(header, options, host.instances);
     const memory = host.takeMemory(
       memoryBytesFor(layout, Math.min(layout.maxSlots, Math.max(header.slots, options.capacity ?? 1, 1))),
     );
@@ -148,11 +148,11 @@ async function rowsSource(
   return source;
 }
 
-function layOutFor(header: FileHeader, options: LoadOptions, threads: number): Layout {
+function layOutFor(header: FileHeader, options: LoadOptions, instances: number): Layout {
   const { dim, metric, m, efConstruction, seed } = header;
   const wanted = options.rows ?? header.rows;
   const rows = typeof wanted === "object" ? "none" : wanted;
-  const layout = layOut({ dim, metric, m, efConstruction, seed, rows, threads });
+  const layout = layOut({ dim, metric, m, efConstruction, seed, rows, instances });
   if (header.slots > layout.maxSlots)
     throw new HnswError(
       "full",

@@ -105,18 +105,38 @@ export class PositionedHnsw implements VectorIndex {
     change: { add: PlacedVectors; remove: Uint32Array },
     options: Cancellable = {},
   ): Promise<void> {
-    const add = this.placed(change.add);
-    const remove = change.remove.slice();
-    const added = new Set(add.positions);
-    for (const position of remove)
-      if (added.has(position))
-        throw new LimError("bad_input", `position ${position} is both added and removed`);
+    const { add, remove } = this.placedChange(change);
     await this.inTurn(options, async () => {
       await this.assertUnit(add.vectors);
       this.assertLive(remove);
       if (add.positions.length + remove.length === 0) return;
       this.reach(add.positions);
       await this.own.change({ upsert: { keys: add.positions, vectors: add.vectors }, remove }, options);
+    });
+  }
+
+  async changeInSteps(
+    changes: readonly { add: PlacedVectors; remove: Uint32Array }[],
+    { signal, onApplied }: Cancellable & { onApplied: (change: number) => void },
+  ): Promise<void> {
+    const placed = changes.map((change) => this.placedChange(change));
+    assertDistinct(Uint32Array.from(placed.flatMap(({ add, remove }) => [...add.positions, ...remove])));
+    await this.inTurn({ signal }, async () => {
+      for (const { add, remove } of placed) {
+        await this.assertUnit(add.vectors);
+        this.assertLive(remove);
+      }
+      const steps = placed.map(({ add, remove }) => ({
+        upsert: { keys: add.positions, vectors: add.vectors },
+        remove,
+      }));
+      await this.own.changeInSteps(steps, {
+        signal,
+        onApplied: (change) => {
+          this.reach(placed[change]?.add.positions ?? new Uint32Array());
+          onApplied(change);
+        },
+      });
     });
   }
 
@@ -254,6 +274,15 @@ export class PositionedHnsw implements VectorIndex {
     assertDistinct(add.positions);
     const isShared = add.vectors.buffer instanceof SharedArrayBuffer;
     return { positions: add.positions.slice(), vectors: isShared ? add.vectors : add.vectors.slice() };
+  }
+
+  private placedChange(change: { add: PlacedVectors; remove: Uint32Array }) {
+    const add = this.placed(change.add);
+    const added = new Set(add.positions);
+    for (const position of change.remove)
+      if (added.has(position))
+        throw new LimError("bad_input", `position ${position} is both added and removed`);
+    return { add, remove: change.remove.slice() };
   }
 
   private assertLive(positions: Uint32Array): void {
