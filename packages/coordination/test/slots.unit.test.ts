@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { defaultKeyNames, Keys, streamTags } from "../src/keys.ts";
 import { slotCount, slotOf } from "../src/slots.ts";
@@ -17,7 +18,10 @@ describe("names of match streams", () => {
     expect(streamTags.map((tag) => Math.floor(slotOf(tag) / sixteenth))).toEqual(
       streamTags.map((_, at) => at),
     );
+    const page = readFileSync(new URL("../../../docs/redis.md", import.meta.url), "utf8");
     const keys = new Keys(defaultKeyNames, true);
+    expect(page).toContain(`\n${streamTags.join(" ")}\n`);
+    expect(page).toContain(`slot ${slotOf(label)}, so its stream is \`${keys.matchStream(label)}\``);
     expect(keys.matchStream(label)).toBe(
       `lim_match:{${streamTags[Math.floor(slotOf(label) / 1_024)]}}:${label}`,
     );
