@@ -3,12 +3,13 @@ import { defaults, type EngineName, engineNameSchema, LimError, limits } from "@
 
 export const help = `Usage: node bench/dist/refresh.js [options]
 Matches over the streams through a real matcher while its list changes: open-loop load at half of saturation, writers in
-transactions of ten, and a burst of additions. Ratios of one run.
+transactions of ten, and a burst of additions. Ratios of one run. What writers and Postgres take on the same cores is told by
+the same flow to a list that is not served.
 
   --engines E,E    of ${engineNameSchema.options.join(",")} (default both)
   --faces N        faces in the list at the start (default 20000)
   --seconds N      of each flow of changes, and of the load without (default 60)
-  --windows N      that they are cut into: without and with changes in turn (default 6)
+  --windows N      that they are cut into: without, elsewhere and with changes in turn (default 6)
   --rates N,N      changes a second, one flow each; engine hnsw (default 1000,3000)
   --hnswlib-rates N,N   the same for hnswlib (default 100,300,1000)
   --mix L,R,U      transactions that link, replace and unlink ten faces, in turn (default 6,2,2)

@@ -4,9 +4,11 @@ import type { ClosedLoopFigures } from "../load/closed-loop.ts";
 import type { Latencies } from "../load/latencies.ts";
 import type { OpenLoopFigures } from "../load/open-loop.ts";
 
-/** Load without changes, then the same load with them. */
+/** Load without changes, then the same load beside writers of a list that is not served, then with changes. */
 export interface FlowWindow {
   without: OpenLoopFigures;
+  /** What writers and Postgres take on the same cores: no refresh can do better than this. */
+  elsewhere: OpenLoopFigures;
   during: OpenLoopFigures;
   writtenPerS: number;
   /** Until the last change was in answers, which may be past the writers' end. */
@@ -57,6 +59,8 @@ export interface FlowSummary {
   /** Window by window, with changes to without. */
   p50Ratio: number;
   p99Ratio: number;
+  /** As `p99Ratio`, of changes elsewhere. */
+  elsewhereP99Ratio: number;
   findableP50Ms: number;
   findableP99Ms: number;
   cpuMsPerChange: number;
@@ -76,6 +80,7 @@ export function summaryOf({ windows }: FlowFigure): FlowSummary {
     p99Ms: of((one) => one.during.latency.p99Ms),
     p50Ratio: of((one) => one.during.latency.p50Ms / one.without.latency.p50Ms),
     p99Ratio: of((one) => one.during.latency.p99Ms / one.without.latency.p99Ms),
+    elsewhereP99Ratio: of((one) => one.elsewhere.latency.p99Ms / one.without.latency.p99Ms),
     findableP50Ms: of((one) => one.findable.latency.p50Ms),
     findableP99Ms: of((one) => one.findable.latency.p99Ms),
     cpuMsPerChange: of((one) => one.cpuMsPerChange),
@@ -89,7 +94,7 @@ const goals = { p99Ratio: 1.5, findableP99Ms: 1_000, drainRatio: 0.5, burstP99Ra
 /** Answers that were wrong or missing: never to be excused by a busy machine. */
 export function faultsOf({ engine, flows, burst }: EngineFigures): string[] {
   const loads = [
-    ...flows.flatMap(({ windows }) => windows.flatMap(({ without, during }) => [without, during])),
+    ...flows.flatMap(({ windows }) => windows.flatMap((one) => [one.without, one.elsewhere, one.during])),
     burst.without,
     burst.during,
   ];
@@ -132,6 +137,7 @@ const head = [
   "p99 ms",
   "× p50",
   "× p99",
+  "× elsewhere",
   "found p50",
   "found p99",
   "cpu ms each",
@@ -151,17 +157,19 @@ export function tableOf(figures: EngineFigures): string {
       one.p99Ms.toFixed(1),
       one.p50Ratio.toFixed(2),
       one.p99Ratio.toFixed(2),
+      one.elsewhereP99Ratio.toFixed(2),
       one.findableP50Ms.toFixed(0),
       one.findableP99Ms.toFixed(0),
       one.cpuMsPerChange.toFixed(2),
       String(one.wrong + one.missing),
     ];
   });
-  const line = (cells: string[]) => cells.map((cell) => cell.padStart(12)).join("");
+  const line = (cells: string[]) => cells.map((cell) => cell.padStart(13)).join("");
   return [
     `${engine}: saturated at ${saturated.answeredPerS.toFixed(0)} matches/s by ${saturated.callers} callers, asked ${loadPerS.toFixed(0)}/s`,
     line(head),
     ...rows.map(line),
+    "× elsewhere: p99 beside the same writers at a list that is not served, to that without; the rest of × p99 is refresh",
     `burst of ${burst.faces}: written in ${burst.writeS.toFixed(1)} s, drained in ${burst.drainS.toFixed(1)} s ` +
       `(${burst.drainedPerS.toFixed(0)}/s, ${burst.drainRatio.toFixed(2)} of one thread's ${burst.engineThreadPerS.toFixed(0)}/s), ` +
       `p99 ${burst.during.latency.p99Ms.toFixed(1)} ms, ${burst.p99Ratio.toFixed(2)} ×; one insertion: ${burst.engineCpuMsPerRow.toFixed(2)} ms of processor`,

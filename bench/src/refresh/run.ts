@@ -48,6 +48,8 @@ interface Run {
   probes: readonly Buffer[];
   seen: SeenRevisions;
   writers: EngineProcess<WriterOperations>;
+  /** Of a list that no matcher serves. */
+  writersElsewhere: EngineProcess<WriterOperations>;
   /** Of the open loop. */
   perS: number;
 }
@@ -115,13 +117,18 @@ async function watched<T>(
 
 /** Windows without changes and with them in turn, so that both meet the same neighbours on the machine. */
 async function measureFlow(run: Run, perS: number, seed: number): Promise<FlowFigure> {
-  const { options, seen, writers } = run;
+  const { options, seen, writers, writersElsewhere } = run;
   const durationMs = (options.seconds * 1_000) / options.windows;
   const args = { perS, durationMs, mix: options.mix };
   const windows: FlowWindow[] = [];
   for (let i = 0; i < options.windows; i++) {
     await writers.call("prepareFlow", args);
     const without = await watched(run, () => load(run, seed + i, durationMs));
+    await writersElsewhere.call("prepareFlow", args);
+    const [elsewhere] = await Promise.all([
+      load(run, seed + i, durationMs),
+      writersElsewhere.call("flow", args),
+    ]);
     const fromRevision = seen.latest;
     const during = await watched(run, async () => {
       const [figures, flow] = await Promise.all([
@@ -138,6 +145,7 @@ async function measureFlow(run: Run, perS: number, seed: number): Promise<FlowFi
     const changes = last - fromRevision;
     windows.push({
       without: without.value,
+      elsewhere,
       during: figures,
       writtenPerS: flow.changesPerS,
       followedPerS: changes / during.elapsedS,
@@ -198,24 +206,23 @@ export async function measureEngine(
     say(`${engine}: ${faces} faces indexed`);
     const { url: matcherUrl } = await startBenchMatcher(bench, { dim, env: options.matcherEnv }, closers);
     await untilServed(bench, listId);
-    const abort = new AbortController();
-    const writers = startEngine<WriterOperations>({
-      module: "../refresh/writer-child",
-      name: "writers",
-      limitMs: drainLimitMs * 4,
-      signal: abort.signal,
-      onProgress: say,
-    });
-    closers.push(() => writers.stop());
-    await writers.call("open", {
-      databaseUrl: bench.postgresUrl,
-      listId,
-      name,
-      dim,
-      modelSeed,
-      writers: options.writers,
-      faces,
-    });
+    const startWriters = async (to: { listId: string; name: string }) => {
+      const writers = startEngine<WriterOperations>({
+        module: "../refresh/writer-child",
+        name: "writers",
+        limitMs: drainLimitMs * 4,
+        signal: new AbortController().signal,
+        onProgress: say,
+      });
+      closers.push(() => writers.stop());
+      const databaseUrl = bench.postgresUrl;
+      await writers.call("open", { ...to, databaseUrl, dim, modelSeed, writers: options.writers, faces });
+      return writers;
+    };
+    const writers = await startWriters({ listId, name });
+    const elsewhere = `${name} elsewhere`;
+    const elsewhereId = await createBenchList(bench.db, { name: elsewhere, generator, persons: faces });
+    const writersElsewhere = await startWriters({ listId: elsewhereId, name: elsewhere });
     const seen = new SeenRevisions();
     const probes = probesOf(generator, Math.min(faces, probePersons));
     const run: Run = {
@@ -228,6 +235,7 @@ export async function measureEngine(
       probes,
       seen,
       writers,
+      writersElsewhere,
       perS: 1,
     };
     await closedLoop({ callers: options.callers, durationMs: warmUpMs, ask: asking(run) });
