@@ -1,4 +1,5 @@
 import type { Deadline } from "./deadline.ts";
+import type { PathName } from "./path-choice.ts";
 import type { CheckedQuery } from "./query.ts";
 
 /** One call of `match`. */
@@ -7,4 +8,6 @@ export interface Call {
   deadline: Deadline;
   startedAtMs: number;
   lunaRequestId: string | undefined;
+  /** Once it is chosen. */
+  firstPath?: PathName;
 }

@@ -8,8 +8,9 @@ import type { ExactSearch } from "./exact-search.ts";
 import { IndexPath } from "./index-path.ts";
 import { PathChoice, type PathName } from "./path-choice.ts";
 import { checkQuery } from "./query.ts";
+import { Tally } from "./tally.ts";
 import { answerByTwo, tellBoth } from "./two-paths.ts";
-import type { MatchAnswer, MatchQuery, SearchPlugin, ServedIndex } from "./types.ts";
+import type { MatchAnswer, MatchQuery, PluginStats, SearchPlugin, ServedIndex } from "./types.ts";
 
 export interface PluginParts {
   watcher: LabelWatcher;
@@ -32,6 +33,7 @@ export class EmbeddedSearch implements SearchPlugin {
   readonly #choice: PathChoice;
   readonly #index: IndexPath;
   readonly #exact: ExactPath;
+  readonly #tally = new Tally();
   readonly #calls = new Map<Deadline, Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
@@ -52,11 +54,15 @@ export class EmbeddedSearch implements SearchPlugin {
     const checked = checkQuery(query, this.#parts.settings);
     if (this.#closing) throw closedError();
     const deadline = new Deadline(checked.timeoutMs, query.signal);
-    const call = this.#match({ query: checked, deadline, startedAtMs, lunaRequestId: query.lunaRequestId });
+    const begun: Call = { query: checked, deadline, startedAtMs, lunaRequestId: query.lunaRequestId };
+    const call = this.#match(begun);
     this.#calls.set(deadline, call);
     try {
-      return await deadline.race(call);
+      const answers = await deadline.race(call);
+      this.#tally.answered(begun.firstPath, answers);
+      return answers;
     } catch (thrown) {
+      this.#tally.failed();
       throw deadline.explain(thrown);
     } finally {
       deadline.end();
@@ -74,6 +80,10 @@ export class EmbeddedSearch implements SearchPlugin {
       descriptorVersion: value.descriptor_version,
       dim: value.dim,
     }));
+  }
+
+  stats(): PluginStats {
+    return this.#tally.stats();
   }
 
   close(): Promise<void> {
@@ -95,6 +105,7 @@ export class EmbeddedSearch implements SearchPlugin {
     const vectors = await this.#vectorsOf(call);
     this.#checkServedFor(call.query.label);
     const [first, second] = this.#choice.pathsOf(call.query.label);
+    call.firstPath = first;
     if (!second) return Promise.all(this.#start(first, call, vectors, true));
     return this.#matchByTwo(call, vectors, first, second);
   }

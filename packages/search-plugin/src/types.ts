@@ -77,6 +77,20 @@ export interface ServedIndex {
   dim: number;
 }
 
+/** Counts since the plugin was made, for the platform's own metrics. */
+export interface PluginStats {
+  /** References answered by matchers. */
+  indexAnswers: number;
+  /** References answered by exact search here. */
+  exactAnswers: number;
+  /** Those of them that were asked of matchers first, which were silent or failed. */
+  exactFallbacks: number;
+  /** Times that an answered request had been sent again. */
+  resends: number;
+  /** Calls that threw, cancelled ones included. */
+  failedCalls: number;
+}
+
 /** What a face platform embeds. */
 export interface SearchPlugin {
   /**
@@ -87,6 +101,7 @@ export interface SearchPlugin {
   match(query: MatchQuery): Promise<MatchAnswer[]>;
   /** What is served now, by whom, at which revision. */
   labels(): ServedIndex[];
+  stats(): PluginStats;
   /** Ends calls under way (aborted) and all connections. */
   close(): Promise<void>;
 }

@@ -101,10 +101,14 @@ describe("exact search where matchers fail", () => {
       const [answer] = await search.match({ label: listId, references, minRevision: 1 });
       expect([name, answer?.path]).toEqual([name, "exact"]);
     }
+    expect(search.stats()).toMatchObject({ indexAnswers: 0, exactAnswers: 4, failedCalls: 0 });
+    const { exactFallbacks } = search.stats();
+    expect(exactFallbacks).toBeGreaterThan(0);
     for (const name of ["bad_match_request", "descriptor_version_mismatch"] as const) {
       refusals.push(name);
       expect(await refusalOf(search.match({ label: listId, references }))).toBe(name);
     }
+    expect(search.stats()).toMatchObject({ exactAnswers: 4, exactFallbacks, failedCalls: 2 });
   });
 
   it("searches exactly only the references that lack an answer", async () => {
