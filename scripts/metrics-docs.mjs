@@ -49,6 +49,11 @@ A counter begins at 0 with its process, a labelled one with its first event.
 
 ${sections.join("\n\n")}
 
+## Search plugin
+
+The plugin has no endpoint of its own: \`stats()\` counts answers by path, exact fallbacks, requests sent again and failed calls since it was
+made, for the metrics of the platform that embeds it.
+
 ## Logs
 
 Each service writes JSON lines to its standard output: \`level\`, \`time\`, \`service\`, \`msg\` and the fields of the matter, from the
