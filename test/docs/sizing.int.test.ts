@@ -62,7 +62,7 @@ test("what tasks and waiting requests take in Redis", async () => {
   const port = Number(new URL(server.url).port);
   const redis = connectRedis({ url: server.url, name: "sizing" });
   const usedBytes = async () => {
-    const info = await askRedis(port, ["INFO", "memory"]);
+    const info = await askRedis(port, ["INFO", "memory"], 60_000);
     return Number(/used_memory_dataset:(\d+)/.exec(info)?.[1]);
   };
   const perOne = async (fill: () => Promise<unknown>) => {
@@ -81,7 +81,10 @@ test("what tasks and waiting requests take in Redis", async () => {
     const script = `for i = 1, ${count} do
       redis.call('XADD', 'lim_match:sizing', '*', 'descriptor', string.rep('x', ${dim * 4 + 16}), 'rid', '${randomUUID()}',
         'limit', '10', 'threshold', '0', 'timeout_ms', '5000', 'response_stream', 'lim_reply:${randomUUID()}') end return 1`;
-    expectNear("a waiting request in Redis", await perOne(() => askRedis(port, ["EVAL", script, "0"])));
+    expectNear(
+      "a waiting request in Redis",
+      await perOne(() => askRedis(port, ["EVAL", script, "0"], 60_000)),
+    );
   } finally {
     await redis.close();
     await server.stop();
