@@ -11,6 +11,7 @@ import {
   listTasks,
   removeTasks,
   showTask,
+  watchTasks,
   watchToEnd,
 } from "./commands/tasks.ts";
 import { resolveListId } from "./list-id.ts";
@@ -120,14 +121,14 @@ function addTaskCommands(root: Command, program: Program): void {
     filtered(tasks.command("list", { isDefault: true }).description("tasks, the newest first")),
     "tasks",
     20,
-  );
+  ).option("--watch", "again whenever something has changed, until Ctrl-C", false);
   described(
     list,
-    "lim tasks list --statuses pending,indexing",
+    "lim tasks list --statuses pending,indexing --watch",
     "lim tasks list --list staff --since 7d --all --json",
-  ).action((options: FilterOptions & PageOptions & { json: boolean }) =>
+  ).action((options: FilterOptions & PageOptions & { watch: boolean; json: boolean }) =>
     asked(program, options, async (command) =>
-      listTasks({
+      (options.watch ? watchTasks : listTasks)({
         ...command,
         filter: await filterOf(program, options, command.signal),
         limit: limitOf(options),

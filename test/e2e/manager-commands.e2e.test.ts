@@ -1,8 +1,8 @@
 import type { IndexSummary, PlanResponse, RetentionResponse, Task } from "@lim/contracts";
-import { createFaceGenerator, faceIdOf } from "@lim/testkit";
+import { createFaceGenerator, faceIdOf, startProcess } from "@lim/testkit";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { lim } from "./lim-process.ts";
-import { facesOf, importFaces, startTestStack, type TestStack } from "./support.ts";
+import { facesOf, importFaces, limMain, startTestStack, type TestStack } from "./support.ts";
 
 const dim = 16;
 const token = "a-token-of-this-test";
@@ -159,6 +159,22 @@ test("several tasks are removed only with --yes, and never without a filter", as
   const rest = await lim(["tasks", "remove", "--statuses", "success,error", "--yes"], env);
   expect(rest.stdout).toContain("removed 3 tasks");
   expect((await tasks("--all")).count).toBe(0);
+});
+
+test("a watched list is told again when it has changed, until a signal", async () => {
+  const { count } = await tasks("--statuses", "success");
+  const watching = startProcess({
+    name: "lim tasks list --watch",
+    script: limMain,
+    args: ["tasks", "list", "--statuses", "success", "--watch", "--json"],
+    env: { ...env, LIM_HOME: "/nonexistent" },
+  });
+  await watching.waitForLine(new RegExp(`"count":${count},`), { timeoutMs: 60_000 });
+  const { task_id } = await json<Task>("tasks", "create", "guests", "--watch");
+  await watching.waitForLine(new RegExp(`"count":${count + 1},.*${task_id}`), { timeoutMs: 60_000 });
+  watching.kill("SIGINT");
+  expect(await watching.exited).toBe(130);
+  await json("tasks", "remove", "--ids", task_id, "--yes");
 });
 
 test("retention is shown for people and as JSON", async () => {

@@ -9,23 +9,48 @@ import {
   print,
   type RemovalConsent,
 } from "./manager-command.ts";
-import { watchTask } from "./watch.ts";
+import { lookAgainAndAgain, watchTask } from "./watch.ts";
 
 /** Most that the manager removes in one call, and the ids that one filter may name. */
 const maxRemovedAtOnce = 1_000;
 const idsPerFilter = 100;
+/** Between two looks of `lim tasks list --watch`. */
+const listPeriodMs = 1_000;
+const clearScreen = "\u001b[H\u001b[2J";
 /** Calls of one removal: whoever has more than a million tasks narrows the filter down. */
 const maxRemovalCalls = 1_000;
 
-export async function listTasks(
-  command: ManagerCommand & { filter: TaskQuery; limit: number },
-): Promise<number> {
+interface TaskListing extends ManagerCommand {
+  filter: TaskQuery;
+  limit: number;
+}
+
+export async function listTasks(command: TaskListing): Promise<number> {
   const { api, filter, limit, signal } = command;
   const pages = await api.tasks(filter, { limit, signal });
   const { items: tasks, nextCursor } = pages;
   print(command, { count: tasks.length, tasks, next_cursor: nextCursor }, () => taskTable(tasks));
   noteMore(pages, "tasks");
   return 0;
+}
+
+/** The list again whenever it has changed: on a terminal in place, elsewhere one below the other. Ends by a signal. */
+export async function watchTasks(command: TaskListing): Promise<number> {
+  const { api, filter, limit, json, signal } = command;
+  const isTerminal = process.stdout.isTTY === true && !json;
+  let shown = "";
+  return lookAgainAndAgain(
+    async () => {
+      const { items: tasks, nextCursor } = await api.tasks(filter, { limit, signal });
+      const text = json
+        ? JSON.stringify({ count: tasks.length, tasks, next_cursor: nextCursor })
+        : taskTable(tasks);
+      if (text === shown) return;
+      shown = text;
+      console.log(isTerminal ? `${clearScreen}${text}` : text);
+    },
+    { periodMs: listPeriodMs, signal },
+  );
 }
 
 export async function showTask(command: ManagerCommand & { taskId: string }): Promise<number> {

@@ -62,6 +62,26 @@ async function pollToEnd(
   }
 }
 
+/**
+ * Calls `look` every `periodMs` until the signal fires, which throws; no more than a few looks in a row may go
+ * unanswered.
+ */
+export async function lookAgainAndAgain(
+  look: () => Promise<void>,
+  { periodMs, signal }: { periodMs: number; signal: AbortSignal },
+): Promise<never> {
+  for (let failed = 0; ; ) {
+    signal.throwIfAborted();
+    try {
+      await look();
+      failed = 0;
+    } catch (thrown) {
+      if (!isPassing(thrown) || ++failed >= maxFailedPolls) throw thrown;
+    }
+    await sleep(periodMs, undefined, { signal });
+  }
+}
+
 /** No answer, or an answer that something behind the manager is away for now. */
 function isPassing(thrown: unknown): boolean {
   return thrown instanceof LimError && (thrown.httpStatus === 503 || thrown.httpStatus === 504);
