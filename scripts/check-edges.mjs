@@ -84,7 +84,9 @@ for (const [room, { dir, json }] of rooms) {
     if (references.toSorted().join() !== declared.toSorted().join())
       faults.push(`${dir}/tsconfig.json: references differ from the @lim dependencies of package.json`);
   }
-  for (const file of globSync(`${dir}/{src,test,e2e,contract,chaos,containers,docs}/**/*.ts`, { cwd: root })) {
+  for (const file of globSync(`${dir}/{src,test,e2e,contract,chaos,containers,docs}/**/*.ts`, {
+    cwd: root,
+  })) {
     const inTest = !file.startsWith(`${dir}/src/`);
     const text = readFileSync(join(root, file), "utf8");
     for (const match of text.matchAll(importPattern)) {
