@@ -93,8 +93,8 @@ async function headOf({ path, sizeBytes }: { path: string; sizeBytes: number }):
 /** Opens a file of descriptors. Faults of single rows come as ImportFault; a file that cannot be read throws. */
 export async function openSource(options: SourceOptions): Promise<DescriptorSource> {
   const path = resolve(options.path);
-  const info = await stat(path).catch((cause: unknown) => {
-    throw new LimError("bad_input", `cannot read ${path}`, { cause });
+  const info = await stat(path).catch((cause: NodeJS.ErrnoException) => {
+    throw new LimError("bad_input", `cannot read ${path}: ${cause.code ?? cause.message}`, { cause });
   });
   if (!info.isFile()) throw new LimError("bad_input", `${path} is not a file`);
   const format = options.format ?? formatOf(path);
