@@ -1,5 +1,5 @@
 import {
-  decodeDescriptor,
+  decodeDescriptorInto,
   LimError,
   type Match,
   type MatchReply,
@@ -15,21 +15,52 @@ export interface MatchQuery {
   vector: Float32Array;
 }
 
-/** Throws bad_match_request or descriptor_version_mismatch. */
-export function queryOf(entry: MatchEntry, served: { descriptorVersion: number; dim: number }): MatchQuery {
-  if ("invalid" in entry.request) throw new LimError("bad_match_request", entry.request.invalid);
-  const { fields, descriptor } = entry.request;
-  const { descriptorVersion, vector } = decodeDescriptor(descriptor);
-  if (descriptorVersion !== served.descriptorVersion)
-    throw new LimError(
-      "descriptor_version_mismatch",
-      `descriptor has version ${descriptorVersion}, served is ${served.descriptorVersion}`,
-    );
-  const fault = normalize(vector, served.dim);
-  if (fault === "wrong_length")
-    throw new LimError("bad_match_request", `descriptor has ${vector.length} dimensions, not ${served.dim}`);
-  if (fault) throw new LimError("bad_match_request", `descriptor is unusable: ${fault}`);
-  return { entry, fields, vector };
+/** Vectors of a batch in one array, so that its search takes them as they lie. */
+export class QueryMatrix {
+  readonly #vectors: Float32Array;
+  readonly #bytes: Uint8Array;
+  readonly #dim: number;
+  #count = 0;
+
+  constructor(rows: number, dim: number) {
+    this.#vectors = new Float32Array(rows * dim);
+    this.#bytes = new Uint8Array(this.#vectors.buffer);
+    this.#dim = dim;
+  }
+
+  /** Throws bad_match_request or descriptor_version_mismatch. */
+  add(entry: MatchEntry, servedVersion: number): MatchQuery {
+    if ("invalid" in entry.request) throw new LimError("bad_match_request", entry.request.invalid);
+    const { fields, descriptor } = entry.request;
+    const matrix = { bytes: this.#bytes, dim: this.#dim };
+    const { descriptorVersion, dim } = decodeDescriptorInto(matrix, this.#count, descriptor);
+    if (descriptorVersion !== servedVersion)
+      throw new LimError(
+        "descriptor_version_mismatch",
+        `descriptor has version ${descriptorVersion}, served is ${servedVersion}`,
+      );
+    if (dim !== this.#dim)
+      throw new LimError("bad_match_request", `descriptor has ${dim} dimensions, not ${this.#dim}`);
+    const vector = this.#vectors.subarray(this.#count * dim, (this.#count + 1) * dim);
+    const fault = normalize(vector, dim);
+    if (fault) throw new LimError("bad_match_request", `descriptor is unusable: ${fault}`);
+    this.#count++;
+    return { entry, fields, vector };
+  }
+}
+
+/** The vectors of `queries` one after another: as they lie where they follow each other in one matrix, else copied. */
+export function matrixOf(queries: readonly MatchQuery[], dim: number): Float32Array {
+  const first = queries[0]?.vector ?? new Float32Array(0);
+  if (queries.every(({ vector }, i) => follows(vector, first, i)))
+    return new Float32Array(first.buffer, first.byteOffset, queries.length * dim);
+  const matrix = new Float32Array(queries.length * dim);
+  for (const [i, { vector }] of queries.entries()) matrix.set(vector, i * dim);
+  return matrix;
+}
+
+function follows(vector: Float32Array, first: Float32Array, i: number): boolean {
+  return vector.buffer === first.buffer && vector.byteOffset === first.byteOffset + i * first.byteLength;
 }
 
 /** The first `limit` of `matches` (best first) that reach the threshold. */

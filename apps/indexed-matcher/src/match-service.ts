@@ -3,7 +3,7 @@ import { isLimError, LimError, type Match, type MatchReply } from "@lim/contract
 import type { Log, MatchConsumer, MatchEntry } from "@lim/coordination";
 import { callerIdsOf, FailureLog } from "./failure-log.ts";
 import type { IndexHolder } from "./index-holder.ts";
-import { cut, errorReply, type MatchQuery, matchReply, queryOf } from "./match-request.ts";
+import { cut, errorReply, type MatchQuery, matchReply, matrixOf, QueryMatrix } from "./match-request.ts";
 import type { MatcherMetrics } from "./metrics.ts";
 import type { Registry } from "./registry.ts";
 
@@ -58,10 +58,11 @@ export class MatchService {
     if (label === undefined) return;
     const refused: Answer[] = [];
     const queries: MatchQuery[] = [];
+    const matrix = new QueryMatrix(batch.length, this.#options.dim);
     for (const entry of batch) {
       if (this.#waiting.has(entry.entryId)) continue;
       try {
-        queries.push(queryOf(entry, this.#options));
+        queries.push(matrix.add(entry, this.#options.descriptorVersion));
       } catch (thrown) {
         refused.push(refuse(entry, LimError.from(thrown)));
       }
@@ -126,6 +127,8 @@ export class MatchService {
   async #search(holder: IndexHolder, revision: number, queries: readonly MatchQuery[]): Promise<Answer[]> {
     const { efSearch } = this.#options;
     const usual = queries.filter(({ fields }) => fields.limit <= efSearch);
+    if (usual.length === queries.length)
+      return queries.length > 0 ? this.#searchGroup(holder, revision, queries) : [];
     const large = queries.filter(({ fields }) => fields.limit > efSearch);
     const groups = [usual, large].filter((group) => group.length > 0);
     return (await Promise.all(groups.map((group) => this.#searchGroup(holder, revision, group)))).flat();
@@ -152,13 +155,8 @@ export class MatchService {
   }
 
   #searchOnce(holder: IndexHolder, group: readonly MatchQuery[]): Promise<Match[][]> {
-    const { dim } = holder.meta;
-    const matrix = new Float32Array(group.length * dim);
-    group.forEach((query, i) => {
-      matrix.set(query.vector, i * dim);
-    });
-    const limit = Math.max(...group.map(({ fields }) => fields.limit));
-    return holder.keyed.search(matrix, { limit, ef: this.#options.efSearch });
+    const limit = group.reduce((most, { fields }) => Math.max(most, fields.limit), 1);
+    return holder.keyed.search(matrixOf(group, holder.meta.dim), { limit, ef: this.#options.efSearch });
   }
 
   /**

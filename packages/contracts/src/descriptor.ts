@@ -22,15 +22,35 @@ export function encodeDescriptor(vector: Float32Array, descriptorVersion: number
 /** Throws `bad_match_request` on a wrong header or length. Values are not judged here: see `normalize`. */
 export function decodeDescriptor(bytes: Uint8Array): WireDescriptor {
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.length < descriptorHeaderBytes || !view.subarray(0, 4).equals(magic))
-    throw new LimError("bad_match_request", "descriptor lacks its 8-byte header (dp\\0\\0, version)");
-  const body = view.length - descriptorHeaderBytes;
-  if (body % 4 !== 0 || body / 4 < limits.minDim || body / 4 > limits.maxDim)
-    throw new LimError("bad_match_request", `descriptor has ${body} bytes after its header, not dim × 4`);
+  checkDescriptor(view);
   return {
     descriptorVersion: view.readUInt32LE(4),
     vector: decodeVector(view.subarray(descriptorHeaderBytes)),
   };
+}
+
+/**
+ * As `decodeDescriptor`, into the place `at` of `matrix` (n × dim), so that a batch needs no array of each. Returns the
+ * descriptor's version and its number of dimensions; where that is not `dim` nothing was written.
+ */
+export function decodeDescriptorInto(
+  matrix: { bytes: Uint8Array; dim: number },
+  at: number,
+  descriptor: Buffer,
+): { descriptorVersion: number; dim: number } {
+  checkDescriptor(descriptor);
+  const { bytes, dim } = matrix;
+  const own = (descriptor.length - descriptorHeaderBytes) / 4;
+  if (own === dim) descriptor.copy(bytes, at * dim * 4, descriptorHeaderBytes);
+  return { descriptorVersion: descriptor.readUInt32LE(4), dim: own };
+}
+
+function checkDescriptor(descriptor: Buffer): void {
+  if (descriptor.length < descriptorHeaderBytes || descriptor.compare(magic, 0, 4, 0, 4) !== 0)
+    throw new LimError("bad_match_request", "descriptor lacks its 8-byte header (dp\\0\\0, version)");
+  const body = descriptor.length - descriptorHeaderBytes;
+  if (body % 4 !== 0 || body / 4 < limits.minDim || body / 4 > limits.maxDim)
+    throw new LimError("bad_match_request", `descriptor has ${body} bytes after its header, not dim × 4`);
 }
 
 /** Float32 little-endian bytes as an own, aligned Float32Array. Length must be a multiple of 4. */

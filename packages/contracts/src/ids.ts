@@ -9,7 +9,13 @@ export const uuidSchema = z
 
 export const uuidBytes = 16;
 
-const hexOfByte = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
+const uuidChars = 36;
+const dash = 0x2d;
+const hexCodes = Buffer.from("0123456789abcdef");
+/** Where in the text each of the bytes begins. */
+const textOffsets = Uint8Array.of(0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34);
+/** The text being made: one string made of bytes costs a fifth of one put together from pieces. */
+const scratch = Buffer.alloc(uuidChars, dash);
 
 /** Writes a UUID's 16 bytes (network order, as Postgres does) at `offset`. Throws `bad_input` on other text. */
 export function writeUuid(text: string, target: Uint8Array, offset = 0): void {
@@ -20,10 +26,11 @@ export function writeUuid(text: string, target: Uint8Array, offset = 0): void {
 
 /** UUID text of the 16 bytes at `offset`. */
 export function readUuid(source: Uint8Array, offset = 0): string {
-  let text = "";
   for (let i = 0; i < uuidBytes; i++) {
-    if (i === 4 || i === 6 || i === 8 || i === 10) text += "-";
-    text += hexOfByte[source[offset + i] ?? 0];
+    const byte = source[offset + i] ?? 0;
+    const at = textOffsets[i] as number;
+    scratch[at] = hexCodes[byte >> 4] as number;
+    scratch[at + 1] = hexCodes[byte & 15] as number;
   }
-  return text;
+  return scratch.toString("latin1");
 }

@@ -6,5 +6,6 @@ export * from "./ids.ts";
 export * from "./index-meta.ts";
 export * from "./limits.ts";
 export * from "./match.ts";
+export * from "./match-reply.ts";
 export * from "./redis-url.ts";
 export * from "./task.ts";

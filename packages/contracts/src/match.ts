@@ -10,12 +10,15 @@ export const matchSchema = z.tuple([uuidSchema, z.number().min(0).max(1)]);
 export type Match = z.infer<typeof matchSchema>;
 
 export const replyStreamPrefix = "lim_reply:";
+const maxIdChars = 128;
+const maxDestinationChars = 256;
+const defaultLimit = 10;
 
 /** Fields of a match request's stream entry, but for `descriptor`, which is binary (see `encodeDescriptor`). */
 export const matchRequestFieldsSchema = z
   .object({
-    rid: z.string().min(1).max(128),
-    limit: z.coerce.number().int().min(1).max(limits.maxMatchLimit).default(10),
+    rid: z.string().min(1).max(maxIdChars),
+    limit: z.coerce.number().int().min(1).max(limits.maxMatchLimit).default(defaultLimit),
     threshold: z.coerce.number().min(0).max(1).default(0),
     timeout_ms: z.coerce
       .number()
@@ -26,17 +29,59 @@ export const matchRequestFieldsSchema = z
     min_revision: z.coerce.number().int().nonnegative().optional(),
     response_stream: z
       .string()
-      .max(256)
+      .max(maxDestinationChars)
       .refine((name) => name.startsWith(replyStreamPrefix), `must begin with ${replyStreamPrefix}`)
       .optional(),
-    response_channel: z.string().min(1).max(256).optional(),
-    luna_request_id: z.string().max(128).optional(),
-    traceparent: z.string().max(128).optional(),
+    response_channel: z.string().min(1).max(maxDestinationChars).optional(),
+    luna_request_id: z.string().max(maxIdChars).optional(),
+    traceparent: z.string().max(maxIdChars).optional(),
   })
   .refine((fields) => fields.response_stream !== undefined || fields.response_channel !== undefined, {
     message: "response_stream or response_channel is required",
   });
 export type MatchRequestFields = z.infer<typeof matchRequestFieldsSchema>;
+
+/** A match request's fields as they were sent; what is absent is undefined. */
+export type MatchRequestTexts = { [Name in keyof MatchRequestFields]: string | undefined };
+
+/** As the schema coerces; NaN where the number is not whole, or out of bounds. */
+function wholeOf(text: string | undefined, fallback: number, low: number, high: number): number {
+  if (text === undefined) return fallback;
+  const value = Number(text);
+  return Number.isSafeInteger(value) && value >= low && value <= high ? value : Number.NaN;
+}
+
+const isShort = (text: string | undefined) => text === undefined || text.length <= maxIdChars;
+
+/**
+ * What the schema makes of fields that it accepts, in a fraction of its time; undefined where there is more to say, which
+ * is the schema's to do. `min_revision` and the like are absent where they were not sent.
+ */
+export function usualMatchFields(texts: MatchRequestTexts): MatchRequestFields | undefined {
+  const { rid, response_stream, response_channel, luna_request_id, traceparent } = texts;
+  const limit = wholeOf(texts.limit, defaultLimit, 1, limits.maxMatchLimit);
+  const timeoutMs = wholeOf(texts.timeout_ms, limits.defaultMatchTimeoutMs, 1, limits.maxMatchTimeoutMs);
+  const threshold = texts.threshold === undefined ? 0 : Number(texts.threshold);
+  const minRevision = wholeOf(texts.min_revision, 0, 0, Number.MAX_SAFE_INTEGER);
+  const isUsual =
+    rid !== undefined &&
+    rid.length >= 1 &&
+    rid.length <= maxIdChars &&
+    response_stream !== undefined &&
+    response_stream.length <= maxDestinationChars &&
+    response_stream.startsWith(replyStreamPrefix) &&
+    response_channel === undefined &&
+    threshold >= 0 &&
+    threshold <= 1 &&
+    isShort(luna_request_id) &&
+    isShort(traceparent);
+  if (!isUsual || Number.isNaN(limit + timeoutMs + minRevision)) return undefined;
+  const fields: MatchRequestFields = { rid, limit, threshold, timeout_ms: timeoutMs, response_stream };
+  if (texts.min_revision !== undefined) fields.min_revision = minRevision;
+  if (luna_request_id !== undefined) fields.luna_request_id = luna_request_id;
+  if (traceparent !== undefined) fields.traceparent = traceparent;
+  return fields;
+}
 
 export const matchTimingsSchema = z.object({
   /** Milliseconds from the entry's stream id (Redis' clock) until a matcher read it. */

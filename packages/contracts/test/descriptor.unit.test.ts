@@ -1,6 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { decodeDescriptor, descriptorHeaderBytes, encodeDescriptor, normalize } from "../src/descriptor.ts";
+import {
+  decodeDescriptor,
+  decodeDescriptorInto,
+  descriptorHeaderBytes,
+  encodeDescriptor,
+  normalize,
+} from "../src/descriptor.ts";
 import { limits } from "../src/limits.ts";
 
 const finite = fc.float({ noNaN: true, noDefaultInfinity: true, min: -1, max: 1 });
@@ -29,6 +35,18 @@ test("the header is dp, two zero bytes and the version in little-endian", () => 
   expect(wire.readFloatLE(descriptorHeaderBytes)).toBe(0.5);
 });
 
+test("descriptors are put side by side, those of other dimensions left out", () => {
+  const matrix = new Float32Array(16);
+  const bytes = new Uint8Array(matrix.buffer);
+  const wire = Buffer.concat([Buffer.alloc(1), encodeDescriptor(new Float32Array(8).fill(0.5), 7)]).subarray(
+    1,
+  );
+  expect(decodeDescriptorInto({ bytes, dim: 8 }, 1, wire)).toEqual({ descriptorVersion: 7, dim: 8 });
+  const other = encodeDescriptor(new Float32Array(9).fill(2), 7);
+  expect(decodeDescriptorInto({ bytes, dim: 8 }, 0, other)).toEqual({ descriptorVersion: 7, dim: 9 });
+  expect([...matrix]).toEqual([...Array(8).fill(0), ...Array(8).fill(0.5)]);
+});
+
 test("I11: anything else is refused, never read past its end", () => {
   const good = encodeDescriptor(new Float32Array(8).fill(0.1), 1);
   for (const bytes of [
@@ -39,8 +57,11 @@ test("I11: anything else is refused, never read past its end", () => {
     Buffer.from(good).fill(0x65, 0, 1),
     encodeDescriptor(new Float32Array(limits.minDim - 1), 1),
     encodeDescriptor(new Float32Array(limits.maxDim + 1), 1),
-  ])
-    expect(() => decodeDescriptor(bytes)).toThrow(expect.objectContaining({ code: 26306 }));
+  ]) {
+    const refused = expect.objectContaining({ code: 26306 });
+    expect(() => decodeDescriptor(bytes)).toThrow(refused);
+    expect(() => decodeDescriptorInto({ bytes: new Uint8Array(64), dim: 8 }, 1, bytes)).toThrow(refused);
+  }
 });
 
 describe("normalize", () => {

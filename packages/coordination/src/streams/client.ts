@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { LimError, limits, type MatchReply, parseMatchReply } from "@lim/contracts";
+import { decodeMatchReply, LimError, limits, type MatchReply } from "@lim/contracts";
 import { type Redis, ReplyError } from "ioredis";
 import { blockingClient, commandClient } from "../connection.ts";
 import { abortable, abortedError, pause, redisFailure } from "../failures.ts";
@@ -18,6 +18,7 @@ const maxReadReplies = 512;
 const trimEvery = 256;
 const blockMs = 1_000;
 const retryAfterErrorMs = 200;
+const replyField = Buffer.from("reply");
 /** A reply stream outlives its client by this much. */
 const replyStreamTtlMs = limits.maxMatchTimeoutMs * 2;
 /** How often the stream's life is prolonged, which is also how soon its loss (a flush, a restart) is noticed. */
@@ -28,7 +29,7 @@ const deadConsumerAfterMs = 1_250;
 /** Of a request's timeout: a consumer silent for so long is worth asking another. */
 const silentShare = 0.25;
 
-const askScript = loadScript("stream_ask", (reply) => reply as string[]);
+const askScript = loadScript("stream_ask", (reply) => String(reply).split("\n"));
 const askAgainScript = loadScript("stream_ask_again", (reply) => reply as string | null);
 
 interface Pending {
@@ -166,10 +167,11 @@ class StreamMatchClient implements MatchClient {
   }
 
   async #sendTo(label: string, live: readonly Pending[], now: number): Promise<void> {
-    const args: (string | Buffer | number)[] = [];
-    for (const pending of live) {
-      const fields = this.#fieldsOf(pending.request, Math.ceil(pending.deadlineMs - now));
-      args.push(fields.length, ...fields);
+    const args: (string | Buffer | number)[] = [this.#replyStream];
+    for (const { request, deadlineMs } of live) {
+      const rarer = rarerFieldsOf(request);
+      const { rid, limit, descriptor } = request;
+      args.push(rid, limit, Math.ceil(deadlineMs - now), descriptor, rarer.length, ...rarer);
     }
     try {
       const written = await runScript(this.#client, askScript, {
@@ -200,10 +202,7 @@ class StreamMatchClient implements MatchClient {
       "response_stream",
       this.#replyStream,
     ];
-    if (request.threshold !== undefined) fields.push("threshold", request.threshold);
-    if (request.minRevision !== undefined) fields.push("min_revision", request.minRevision);
-    if (request.lunaRequestId !== undefined) fields.push("luna_request_id", request.lunaRequestId);
-    if (request.traceparent !== undefined) fields.push("traceparent", request.traceparent);
+    fields.push(...rarerFieldsOf(request));
     return fields;
   }
 
@@ -265,7 +264,7 @@ class StreamMatchClient implements MatchClient {
       // Travels with the next read; where it fails the read says so too.
       blocking.xtrim(this.#replyStream, "MINID", idAfter(from)).catch(() => {});
     }
-    const read = blocking.xread(
+    const read = blocking.xreadBuffer(
       "COUNT",
       maxReadReplies,
       "BLOCK",
@@ -279,17 +278,20 @@ class StreamMatchClient implements MatchClient {
     if (!streams && this.#untrimmed > 0) this.#untrimmed = trimEvery;
     // Recovered meanwhile: a new stream may count from an earlier clock.
     if (this.#lastReadId !== from) return;
-    for (const [id, fields] of streams?.[0]?.[1] ?? []) {
-      this.#lastReadId = id;
-      this.#untrimmed++;
-      if (fields[0] === "reply" && fields[1] !== undefined) this.#accept(fields[1]);
+    const entries = streams?.[0]?.[1];
+    if (!entries) return;
+    for (const [, fields] of entries) {
+      const [name, text] = fields;
+      if (text !== undefined && name?.equals(replyField)) this.#accept(text);
     }
+    this.#untrimmed += entries.length;
+    this.#lastReadId = String(entries.at(-1)?.[0] ?? from);
   }
 
   /** The first reply of a rid settles it; later ones (at least once) find nobody and are dropped. */
-  #accept(text: string): void {
+  #accept(text: Buffer): void {
     try {
-      const reply = parseMatchReply(text);
+      const reply = decodeMatchReply(text);
       this.#pending.get(reply.rid)?.settle(reply);
     } catch (thrown) {
       this.#log?.warn({ reason: LimError.from(thrown).detail }, "a reply that is no reply was dropped");
@@ -303,6 +305,16 @@ class StreamMatchClient implements MatchClient {
     this.#log?.warn({ requests: this.#pending.size }, "the reply stream was lost, sending again");
     for (const pending of this.#pending.values()) this.#post(pending);
   }
+}
+
+/** Names and values in turn of what most requests leave out. */
+function rarerFieldsOf({ threshold, minRevision, lunaRequestId, traceparent }: MatchRequest): string[] {
+  const fields: string[] = [];
+  if (threshold !== undefined) fields.push("threshold", String(threshold));
+  if (minRevision !== undefined) fields.push("min_revision", String(minRevision));
+  if (lunaRequestId !== undefined) fields.push("luna_request_id", lunaRequestId);
+  if (traceparent !== undefined) fields.push("traceparent", traceparent);
+  return fields;
 }
 
 function idAfter(entryId: string): string {

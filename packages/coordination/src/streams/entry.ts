@@ -1,4 +1,11 @@
-import { descriptorHeaderBytes, limits, matchRequestFieldsSchema, replyStreamPrefix } from "@lim/contracts";
+import {
+  descriptorHeaderBytes,
+  limits,
+  type MatchRequestTexts,
+  matchRequestFieldsSchema,
+  replyStreamPrefix,
+  usualMatchFields,
+} from "@lim/contracts";
 import type { MatchEntry } from "../port.ts";
 
 /** What one entry may weigh, all fields together; the largest honest one is a descriptor of `maxDim` and short texts. */
@@ -6,7 +13,7 @@ const maxEntryBytes = 64 * 1024;
 const maxDescriptorBytes = descriptorHeaderBytes + limits.maxDim * 4;
 const maxRidChars = 128;
 const maxDestinationChars = 256;
-const textFields = new Set([
+const textNames = [
   "rid",
   "label",
   "limit",
@@ -17,7 +24,24 @@ const textFields = new Set([
   "response_channel",
   "luna_request_id",
   "traceparent",
-]);
+] as const;
+type Texts = MatchRequestTexts & { label: string | undefined };
+
+/** Names of fields as they arrive, by their length: to compare bytes takes less than to make a text of each. */
+const namesByLength: { name: (typeof textNames)[number] | "descriptor"; bytes: Buffer }[][] = [];
+for (const name of [...textNames, "descriptor"] as const) {
+  namesByLength[name.length] ??= [];
+  namesByLength[name.length]?.push({ name, bytes: Buffer.from(name) });
+}
+
+function nameOf(bytes: Buffer): (typeof textNames)[number] | "descriptor" | undefined {
+  for (const known of namesByLength[bytes.length] ?? []) {
+    let i = 0;
+    while (i < bytes.length && bytes[i] === known.bytes[i]) i++;
+    if (i === bytes.length) return known.name;
+  }
+  return undefined;
+}
 
 export interface Destination {
   stream: string | undefined;
@@ -44,11 +68,7 @@ export function parseEntry(input: {
   localNowMs: number;
 }): HeldEntry {
   const { texts, descriptor, fault = labelFault(input.label, texts.label) } = readFields(input.fields);
-  const parsed = fault === undefined ? matchRequestFieldsSchema.safeParse(texts) : undefined;
-  const request: MatchEntry["request"] =
-    parsed?.success === true && descriptor !== undefined
-      ? { fields: parsed.data, descriptor }
-      : { invalid: fault ?? faultOf(parsed?.error?.issues, descriptor) };
+  const request = requestOf(texts, descriptor, fault);
   const timeoutMs = "fields" in request ? request.fields.timeout_ms : limits.defaultMatchTimeoutMs;
   // An id of the future (a caller that chose its own) must not live longer than one of now.
   const waitedMs = Math.max(0, input.redisNowMs - msOfEntryId(input.entryId));
@@ -65,12 +85,26 @@ export function parseEntry(input: {
   };
 }
 
+function requestOf(
+  texts: Texts,
+  descriptor: Buffer | undefined,
+  fault: string | undefined,
+): MatchEntry["request"] {
+  if (fault !== undefined) return { invalid: fault };
+  const fields = usualMatchFields(texts);
+  if (fields && descriptor !== undefined) return { fields, descriptor };
+  const parsed = matchRequestFieldsSchema.safeParse(texts);
+  return parsed.success && descriptor !== undefined
+    ? { fields: parsed.data, descriptor }
+    : { invalid: faultOf(parsed.error?.issues, descriptor) };
+}
+
 export function msOfEntryId(entryId: string): number {
   return Number.parseInt(entryId, 10);
 }
 
 /** Where an answer may go, even when the rest of the entry is refused; never to a key that is no reply stream. */
-function destinationOf(texts: Record<string, string>): Destination {
+function destinationOf(texts: Texts): Destination {
   const stream = bounded(texts.response_stream, maxDestinationChars);
   return {
     stream: stream?.startsWith(replyStreamPrefix) ? stream : undefined,
@@ -89,11 +123,22 @@ function bounded(text: string | undefined, maxChars: number): string | undefined
 }
 
 function readFields(fields: readonly Buffer[]): {
-  texts: Record<string, string>;
+  texts: Texts;
   descriptor: Buffer | undefined;
   fault: string | undefined;
 } {
-  const texts: Record<string, string> = {};
+  const texts: Texts = {
+    rid: undefined,
+    label: undefined,
+    limit: undefined,
+    threshold: undefined,
+    timeout_ms: undefined,
+    min_revision: undefined,
+    response_stream: undefined,
+    response_channel: undefined,
+    luna_request_id: undefined,
+    traceparent: undefined,
+  };
   let descriptor: Buffer | undefined;
   let fault: string | undefined;
   let bytes = 0;
@@ -101,13 +146,12 @@ function readFields(fields: readonly Buffer[]): {
     const key = fields[i] as Buffer;
     const value = fields[i + 1] as Buffer;
     bytes += key.length + value.length;
-    const name = key.length <= 32 ? key.toString("latin1") : "";
+    const name = nameOf(key);
     if (name === "descriptor") {
       if (value.length > maxDescriptorBytes)
         fault = `descriptor has ${value.length} bytes, at most ${maxDescriptorBytes} are allowed`;
       else descriptor ??= value;
-    } else if (textFields.has(name) && !(name in texts) && value.length <= maxEntryBytes)
-      texts[name] = value.toString("utf8");
+    } else if (name !== undefined && value.length <= maxEntryBytes) texts[name] ??= value.toString();
   }
   if (bytes > maxEntryBytes) fault = `entry has ${bytes} bytes, at most ${maxEntryBytes} are allowed`;
   return { texts, descriptor, fault };

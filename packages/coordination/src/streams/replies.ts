@@ -1,4 +1,11 @@
-import { type ErrorName, LimError, limits, type MatchReply, replyStreamPrefix } from "@lim/contracts";
+import {
+  type ErrorName,
+  encodeMatchReply,
+  LimError,
+  limits,
+  type MatchReply,
+  replyStreamPrefix,
+} from "@lim/contracts";
 import type { Redis } from "ioredis";
 import { redisFailure } from "../failures.ts";
 import { fixedKeys, type Keys } from "../keys.ts";
@@ -73,7 +80,7 @@ export async function writeReplies(
 }
 
 function addAnswer({ entryIds, streams, texts }: Outgoing, entry: MatchEntry, reply: MatchReply): void {
-  const text = JSON.stringify(reply);
+  const text = encodeMatchReply(reply);
   const { stream, channel } = destinationOf(entry);
   entryIds.push(entry.entryId);
   if (stream?.startsWith(replyStreamPrefix)) {
