@@ -35,7 +35,7 @@ beforeAll(async () => {
     ["pack", "--json", "--offline", "--ignore-scripts", "--pack-destination", project, ...workspaces],
     { cwd: root, maxBuffer: 1 << 24 },
   );
-  packed = JSON.parse(stdout) as Packed[];
+  packed = Object.values(JSON.parse(stdout)) as Packed[];
   const needed = new Set(["@types/node"]);
   for (const { name, filename } of packed) {
     const folder = join(project, "node_modules", name);
