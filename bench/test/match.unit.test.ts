@@ -101,6 +101,16 @@ describe("figures of throughput", () => {
     expect(goalsOf("", summary).map(verdictOf)).toEqual(["missed"]);
     expect(goalsOf("", summaryOf([round(200, 100, 50)])).map(verdictOf)).toEqual(["met"]);
   });
+
+  it("take what the engine's threads spent for the search where the system tells it", () => {
+    const told = round(300, 100, 50);
+    for (const { matcher } of told.byCallers) matcher.engineUs = 220;
+    expect(summaryOf([told]).byCallers[0]).toMatchObject({
+      engineUs: { median: 220 },
+      outsideUs: { median: 80 },
+      outsideToPlain: { median: 1.6 },
+    });
+  });
 });
 
 describe("figures of reloads", () => {

@@ -22,8 +22,13 @@ export interface CallersSummary {
   plainEcho: WaySummary;
   /** One query a call, as many at a time as there are callers. */
   bare: { perS: number; p50Ms: number; p99Ms: number };
-  /** Processor time of a match outside its search, microseconds. */
+  /**
+   * Processor time of a match outside its search, microseconds: without what the engine's threads spent, or where the system
+   * does not tell that, without a search of the saturated engine.
+   */
   outsideUs: Spread | undefined;
+  /** What the engine's threads spent on it. */
+  engineUs: Spread | undefined;
   /** The same to that of the plain echo, and of the streams' own. */
   outsideToPlain: Spread | undefined;
   outsideToStreams: Spread | undefined;
@@ -53,7 +58,8 @@ export function summaryOf(rounds: readonly Round[]): Summary {
       const bare = of.map((one) => one.bare);
       // Round by round: neighbours in time, on which a slow moment of the machine weighs alike.
       const outsideUs = matchers.map(
-        ({ cpuUs }, round) => cpuUs.total - (saturated[round]?.cpuUsPerQuery ?? Number.NaN),
+        ({ cpuUs, engineUs }, round) =>
+          cpuUs.total - (engineUs ?? saturated[round]?.cpuUsPerQuery ?? Number.NaN),
       );
       const perS = matchers.map((matcher) => matcher.perS);
       return {
@@ -67,6 +73,7 @@ export function summaryOf(rounds: readonly Round[]): Summary {
           p99Ms: median(bare.map(({ latency }) => latency.p99Ms)),
         },
         outsideUs: spreadOf(outsideUs),
+        engineUs: spreadOf(matchers.flatMap(({ engineUs }) => engineUs ?? [])),
         outsideToPlain: ratios(
           outsideUs,
           of.map(({ plainEcho }) => plainEcho.cpuUs.total),
@@ -151,7 +158,8 @@ export function tablesOf(where: string, { saturated, byCallers }: Summary, restM
         "callers",
         "redis",
         "all",
-        "outside the search",
+        "engine's threads",
+        "outside them",
         "to plain",
         "to streams'",
       ],
@@ -160,6 +168,7 @@ export function tablesOf(where: string, { saturated, byCallers }: Summary, restM
           String(row.callers),
           "matcher",
           ...cpu(row.matcher),
+          row.engineUs ? us(row.engineUs.median) : "not told",
           us(row.outsideUs?.median ?? Number.NaN),
           ratioText(row.outsideToPlain),
           ratioText(row.outsideToStreams),

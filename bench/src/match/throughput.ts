@@ -8,6 +8,7 @@ import { managerCpuSeconds, redisCpuSeconds } from "../manager/cpu.ts";
 import type { CallerOperations } from "./caller-child.ts";
 import type { CallerKind } from "./callers.ts";
 import type { EchoKind, EchoOperations } from "./echo-child.ts";
+import { engineCpuSeconds } from "./engine-cpu.ts";
 import type { IndexOperations, SearchFigures } from "./index-child.ts";
 import { publishIndex } from "./indexes.ts";
 import { withMatcher } from "./matcher.ts";
@@ -27,6 +28,8 @@ export interface Measured {
   reasons: string[];
   /** Processor time of a request, microseconds. */
   cpuUs: { answering: number; callers: number; redis: number; total: number };
+  /** Of that, what the engine's threads spent. */
+  engineUs?: number;
 }
 
 export interface CallersRound {
@@ -46,6 +49,7 @@ export interface Round {
 export interface Way {
   callers: EngineProcess<CallerOperations>;
   answeringCpuSeconds(): Promise<number>;
+  engineCpuSeconds?: () => Promise<number | undefined>;
 }
 
 type Closers = (() => Promise<unknown>)[];
@@ -59,13 +63,14 @@ export async function measureThroughput(run: Run, engine: EngineName): Promise<P
   const nodeArgs = options.profile
     ? ["--cpu-prof", "--cpu-prof-dir", join(options.profile, `matcher-${engine}`)]
     : [];
-  const { rounds, restMsPerS } = await withMatcher(run, root, { nodeArgs }, async ({ url }) => {
+  const { rounds, restMsPerS } = await withMatcher(run, root, { nodeArgs }, async ({ url, process }) => {
     const closers: Closers = [];
     try {
       const bare = startChild<IndexOperations>(run, "index-child", `bare ${engine}`);
       closers.push(() => bare.stop());
       await bare.call("open", { ...place, queriesPath });
-      const matcher = await startCallers(run, closers, "plugin", list.listId, () => managerCpuSeconds(url));
+      const way = await startCallers(run, closers, "plugin", list.listId, () => managerCpuSeconds(url));
+      const matcher: Way = { ...way, engineCpuSeconds: () => engineCpuSeconds(process.pid) };
       const plain = await startEcho(run, closers, "plain");
       const streams = await startEcho(run, closers, "streams");
       const warm = {
@@ -152,7 +157,9 @@ async function measureRound(run: Run, ways: Ways): Promise<Round> {
 export async function measureWay({ redisUrl, options }: Run, way: Way, callers: number): Promise<Measured> {
   const answeringBefore = await way.answeringCpuSeconds();
   const redisBefore = await redisCpuSeconds(redisUrl);
+  const engineBefore = await way.engineCpuSeconds?.();
   const called = await way.callers.call("call", { callers, durationMs: options.seconds * 1000 });
+  const engineAfter = await way.engineCpuSeconds?.();
   const redis = (await redisCpuSeconds(redisUrl)) - redisBefore;
   const answering = (await way.answeringCpuSeconds()) - answeringBefore;
   const us = (cpuSeconds: number) => (cpuSeconds * 1e6) / called.requests;
@@ -168,5 +175,8 @@ export async function measureWay({ redisUrl, options }: Run, way: Way, callers: 
       redis: us(redis),
       total: us(answering + called.cpuSeconds + redis),
     },
+    ...(engineBefore === undefined || engineAfter === undefined
+      ? {}
+      : { engineUs: us(engineAfter - engineBefore) }),
   };
 }
