@@ -169,8 +169,8 @@ function connectTo(target: RedisTarget, name: string): Redis | Cluster {
     sentinelPassword: target.sentinelPassword,
     enableTLSForSentinelMode: target.tls,
     sentinelRetryStrategy: reconnectDelay,
-    // A primary that hangs is left as soon as the Sentinels name another.
-    failoverDetector: true,
+    // Not the library's failoverDetector: a switch that it hears of while it connects ends the client for good. A primary
+    // that hangs is left by socketTimeout.
     retryStrategy: reconnectDelay,
   });
 }

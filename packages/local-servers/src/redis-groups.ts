@@ -34,12 +34,12 @@ export interface LocalSentinels extends LocalServer {
 }
 
 const slotCount = 16_384;
-/** A node that is silent for so long is taken for dead by the others. */
-const nodeTimeoutMs = 3_000;
+/** A node that is silent for so long is taken for dead by the others: longer than a busy machine may leave it waiting. */
+const nodeTimeoutMs = 15_000;
 const formLimitMs = 30_000;
 const pollMs = 50;
 const sentinelName = "lim";
-const downAfterMs = 1_000;
+const downAfterMs = 1_500;
 const failoverTimeoutMs = 10_000;
 
 /** A Redis Cluster of `primaries` (default 3) nodes on 127.0.0.1 without replicas; all slots are served when this resolves. */

@@ -16,8 +16,8 @@ export interface TestRedisCluster extends LocalCluster {
 }
 
 export interface TestRedisSentinels extends LocalSentinels {
-  /** Kills the primary, without a word to anybody. */
-  killPrimary(): Promise<void>;
+  /** Kills the primary, without a word to anybody; returns its port. */
+  killPrimary(): Promise<number>;
 }
 
 /** A Redis Cluster of three nodes for one test file; its folder goes with `stop`. */
@@ -42,6 +42,7 @@ export async function startTestRedisSentinels(): Promise<TestRedisSentinels> {
       const port = await group.primaryPort();
       for (const pid of group.servers.find((server) => server.port === port)?.pids ?? [])
         process.kill(pid, "SIGKILL");
+      return port;
     },
     stop: () => group.stop().finally(() => remove(folder.dir)),
   };
