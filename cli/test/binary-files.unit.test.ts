@@ -87,6 +87,9 @@ describe(".npy", () => {
     ["no dimension", npy(dict("'<f4'", ""), bytes), /shape \(\)/],
     ["no rows", npy(dict("'<f4'", "0, 3"), Buffer.alloc(0)), /no rows/],
     ["another dim", npy(dict("'<f4'", "3, 2"), bytes), /have 2 numbers, not 3.*--dim 2/],
+    ["a shape of endless digits", npy(dict("'<f4'", `${"1".repeat(400)}x`), bytes), /does not name type/],
+    ["a shape past all bounds", npy(dict("'<f4'", `${"9".repeat(40)}, 3`), bytes), /its header says/],
+    ["a shape with a gap", npy(dict("'<f4'", "2,, 3"), bytes), /does not name type/],
     ["fewer bytes than rows", npy(dict("'<f4'", "2, 3"), bytes.subarray(4)), /cut off/],
     ["more bytes than rows", npy(dict("'<f4'", "1, 3"), bytes), /its header says/],
     [
@@ -116,6 +119,22 @@ describe(".fvecs", () => {
   ])("%s is refused with the reason", async (_, content, reason) => {
     await expect(rowsOf("bad.fvecs", content)).rejects.toThrow(reason);
   });
+});
+
+test.each([
+  ["cut off", 5],
+  ["appended to", 9],
+])("a file that is %s while it is read is refused at its end", async (_, rows) => {
+  const path = join(dir, "moving.f32");
+  await writeFile(path, floats(...new Array(7 * 3).fill(1)));
+  const source = await openSource({ path, dim: 3, signal });
+  await writeFile(path, floats(...new Array(rows * 3).fill(1)));
+  let read = 0;
+  const all = async () => {
+    for await (const _row of source.rows) read++;
+  };
+  await expect(all()).rejects.toThrow(/changed while it was read \(it had 84 bytes/);
+  expect(read).toBe(Math.min(rows, 7));
 });
 
 describe("probes", () => {

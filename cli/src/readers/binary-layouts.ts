@@ -108,15 +108,22 @@ function readNpyHeader(path: string, head: Buffer): NpyHeader {
   const text = head.toString("utf8", begin, headBytes);
   const type = /['"]descr['"]\s*:\s*(?:'([^']*)'|"([^"]*)"|(\[))/.exec(text);
   const order = /['"]fortran_order['"]\s*:\s*(True|False)/.exec(text);
-  const shape = /['"]shape['"]\s*:\s*\(((?:\s*\d+L?\s*,?)*)\s*\)/.exec(text);
+  const shape = shapeOf(/['"]shape['"]\s*:\s*\(([^()]*)\)/.exec(text)?.[1]);
   if (!type || !order || !shape) throw refused(path, "has a header that does not name type, order and shape");
   if (type[3] !== undefined) throw refused(path, "holds records of several fields, not numbers");
   return {
     type: type[1] ?? type[2] ?? "",
     isFortran: order[1] === "True",
-    shape: (shape[1] ?? "")
-      .split(",")
-      .flatMap((part) => (part.trim() === "" ? [] : [Number.parseInt(part, 10)])),
+    shape,
     headBytes,
   };
+}
+
+/** Of what stands in the parentheses; undefined where that is no list of numbers. */
+function shapeOf(text: string | undefined): number[] | undefined {
+  const parts = text?.split(",").map((part) => part.trim());
+  if (parts?.at(-1) === "") parts.pop();
+  return parts?.every((part) => /^\d+L?$/.test(part))
+    ? parts.map((part) => Number.parseInt(part, 10))
+    : undefined;
 }

@@ -19,6 +19,8 @@ export interface RowLayout {
 
 export interface FixedRowsOptions {
   path: string;
+  /** By which the layout was judged; `open` gives at least one byte more where there is one by now. */
+  sizeBytes: number;
   /** A CSV with one line a row, in the same order; without one, a row's external id is its number. */
   names?: string | undefined;
   /** Rows need no name, and get none where there is no CSV. */
@@ -31,12 +33,33 @@ export async function* readFixedRows(
   layout: RowLayout,
   options: FixedRowsOptions,
 ): AsyncGenerator<ImportRow | ImportFault> {
-  const { headBytes, rowBytes } = layout;
   const names = options.names === undefined ? undefined : readNames(resolve(options.names));
+  try {
+    const row = yield* rowsOf(open, layout, options, names);
+    if (names !== undefined && !(await names.next()).done)
+      throw new LimError(
+        "bad_input",
+        `${options.names} has more lines than ${options.path} has rows (${row})`,
+      );
+  } finally {
+    await names?.return(undefined);
+  }
+}
+
+/** Returns how many there were. */
+async function* rowsOf(
+  open: () => ReadStream,
+  layout: RowLayout,
+  options: FixedRowsOptions,
+  names: AsyncGenerator<RowName> | undefined,
+): AsyncGenerator<ImportRow | ImportFault, number> {
+  const { headBytes, rowBytes } = layout;
+  let readBytes = 0;
   let skip = headBytes;
   let rest: Buffer = Buffer.alloc(0);
   let row = 0;
   for await (const chunk of open()) {
+    readBytes += chunk.length;
     let data = rest.length === 0 ? (chunk as Buffer) : Buffer.concat([rest, chunk as Buffer]);
     const skipped = Math.min(skip, data.length);
     skip -= skipped;
@@ -50,23 +73,24 @@ export async function* readFixedRows(
     }
     rest = data;
   }
-  if (names !== undefined && !(await names.next()).done)
-    throw new LimError("bad_input", `${options.names} has more lines than ${options.path} has rows (${row})`);
+  if (readBytes !== options.sizeBytes)
+    throw new LimError(
+      "bad_input",
+      `${options.path} changed while it was read (it had ${options.sizeBytes} bytes before): do it again when it is whole`,
+    );
+  return row;
 }
 
 const nameOfRow = (row: number, { nameless }: FixedRowsOptions): RowName =>
   nameless ? {} : { externalId: String(row) };
 
-async function nextName(
-  names: AsyncGenerator<{ faceId?: string; externalId?: string }>,
-  row: number,
-): Promise<RowName | ImportFault> {
+async function nextName(names: AsyncGenerator<RowName>, row: number): Promise<RowName | ImportFault> {
   const next = await names.next();
   if (next.done) throw new LimError("bad_input", `the CSV of names ends before row ${row}`);
   return toRowName(row, next.value);
 }
 
-async function* readNames(path: string): AsyncGenerator<{ faceId?: string; externalId?: string }> {
+async function* readNames(path: string): AsyncGenerator<RowName> {
   const input = createReadStream(path);
   const parser = parse({ bom: true, relax_column_count: true });
   input.on("error", (error) => parser.destroy(error));

@@ -102,8 +102,8 @@ export async function openSource(options: SourceOptions): Promise<DescriptorSour
   if (layout === undefined && options.names !== undefined)
     throw new LimError("bad_input", "--names goes with .npy, .fvecs and .f32 files only");
   let readBytes = 0;
-  const stream = () => {
-    const input = createReadStream(path, { highWaterMark: 1 << 20, signal: options.signal });
+  const stream = (lastByte = Number.POSITIVE_INFINITY) => {
+    const input = createReadStream(path, { highWaterMark: 1 << 20, end: lastByte, signal: options.signal });
     input.on("data", (chunk) => {
       readBytes += chunk.length;
     });
@@ -117,7 +117,12 @@ export async function openSource(options: SourceOptions): Promise<DescriptorSour
     readBytes: () => readBytes,
     rows:
       layout !== undefined
-        ? readFixedRows(stream, layout, { path, names: options.names, nameless: options.nameless })
+        ? readFixedRows(() => stream(info.size), layout, {
+            path,
+            sizeBytes: info.size,
+            names: options.names,
+            nameless: options.nameless,
+          })
         : format === "ndjson"
           ? readNdjson(stream, options.nameless)
           : readCsv(stream, options.dim, options.nameless),
