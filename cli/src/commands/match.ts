@@ -99,7 +99,7 @@ async function runMatch(command: MatchCommand): Promise<number> {
   });
   try {
     const label = await listIdOf(db, command.list, command.signal);
-    const faults: ImportFault[] = [];
+    const faults: Faults = { shown: [], count: 0 };
     let searched = 0;
     for await (const batch of inBatches(probes, faults)) {
       const answers = await plugin.match({
@@ -119,12 +119,17 @@ async function runMatch(command: MatchCommand): Promise<number> {
   }
 }
 
-function verdict({ descriptor }: MatchCommand, searched: number, faults: readonly ImportFault[]): number {
-  for (const { line, reason } of faults.slice(0, maxShownFaults))
-    console.error(`  row ${line} of ${descriptor}: ${reason}`);
-  if (faults.length > maxShownFaults)
-    console.error(`  … and ${faults.length - maxShownFaults} more bad rows`);
-  if (searched > 0) return faults.length > 0 ? exitCodes.inPart : exitCodes.done;
+/** Bad rows of a file, which may be as many as it has. */
+interface Faults {
+  /** The first of them. */
+  shown: ImportFault[];
+  count: number;
+}
+
+function verdict({ descriptor }: MatchCommand, searched: number, { shown, count }: Faults): number {
+  for (const { line, reason } of shown) console.error(`  row ${line} of ${descriptor}: ${reason}`);
+  if (count > shown.length) console.error(`  … and ${count - shown.length} more bad rows`);
+  if (searched > 0) return count > 0 ? exitCodes.inPart : exitCodes.done;
   throw new LimError("bad_input", `${descriptor} holds no descriptor that can be searched for`);
 }
 
@@ -146,15 +151,15 @@ async function* asReferences(
     yield "reason" in probe ? probe : { name: probe.name, reference: { descriptor: probe.vector } };
 }
 
-/** Bad rows go to `faults`; no more than a batch is held. */
+/** Bad rows are noted in `faults`; no more than a batch is held. */
 async function* inBatches(
   probes: AsyncIterable<NamedReference | ImportFault>,
-  faults: ImportFault[],
+  faults: Faults,
 ): AsyncGenerator<NamedReference[]> {
   let batch: NamedReference[] = [];
   for await (const probe of probes) {
     if ("reason" in probe) {
-      faults.push(probe);
+      if (faults.count++ < maxShownFaults) faults.shown.push(probe);
       continue;
     }
     batch.push(probe);
