@@ -34,7 +34,7 @@ const ownSettings = settingsOrExit();
 let asJson = false;
 const program: Program = {
   ownSettings,
-  settings: withRunningStack(ownSettings),
+  settings: await withRunningStack(ownSettings),
   act: createAct(() => asJson),
 };
 

@@ -1,7 +1,7 @@
-import { readFileSync } from "node:fs";
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { defaults } from "@lim/contracts";
+import { processIdentity } from "@lim/local-servers";
 import { z } from "zod";
 import type { CliSettings } from "./settings.ts";
 
@@ -22,47 +22,44 @@ export type RunningStack = z.infer<typeof stackSchema>;
 
 const fileOf = (home: string) => join(home, "running.json");
 
+/** In the file: the id of a process that was killed may be another one's by now. */
+const fileSchema = stackSchema.extend({ identity: z.string() });
+
 export async function announceStack(home: string, stack: RunningStack): Promise<void> {
   const path = fileOf(home);
   await mkdir(dirname(path), { recursive: true });
   const draft = `${path}.${process.pid}`;
-  await writeFile(draft, JSON.stringify(stack), { mode: 0o600 });
+  // A draft that was left would keep its mode.
+  await rm(draft, { force: true });
+  const identity = await processIdentity(stack.pid);
+  await writeFile(draft, JSON.stringify({ ...stack, identity }), { mode: 0o600 });
   await rename(draft, path);
 }
 
 /** Only its own: another one may have been started meanwhile. */
 export async function withdrawStack(home: string): Promise<void> {
-  if (readStack(home)?.pid === process.pid) await rm(fileOf(home), { force: true });
+  if ((await readStack(home))?.pid === process.pid) await rm(fileOf(home), { force: true });
 }
 
 /** The stack whose process runs; undefined where there is none, or its file is not to be read. */
-export function readStack(home: string): RunningStack | undefined {
+export async function readStack(home: string): Promise<RunningStack | undefined> {
   try {
-    const stack = stackSchema.parse(JSON.parse(readFileSync(fileOf(home), "utf8")));
-    return isAlive(stack.pid) ? stack : undefined;
+    const { identity, ...stack } = fileSchema.parse(JSON.parse(await readFile(fileOf(home), "utf8")));
+    return (await processIdentity(stack.pid)) === identity ? stack : undefined;
   } catch {
     return undefined;
   }
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
-}
-
 /** The settings, and where they name no server at all, those of the `lim up` that runs in their home. */
-export function withRunningStack(settings: CliSettings): CliSettings {
+export async function withRunningStack(settings: CliSettings): Promise<CliSettings> {
   const { redisUrl, databaseUrl, storageRoot, managerUrl } = settings;
   const namesAny =
     redisUrl !== undefined ||
     databaseUrl !== undefined ||
     storageRoot !== undefined ||
     managerUrl !== `http://127.0.0.1:${defaults.managerPort}`;
-  const stack = namesAny ? undefined : readStack(settings.home);
+  const stack = namesAny ? undefined : await readStack(settings.home);
   if (stack === undefined) return settings;
   const { pid: _, ...found } = stack;
   return { ...settings, ...found };

@@ -31,11 +31,12 @@ export async function superviseAll(stack: Stack): Promise<void> {
     superviseServer(over, "postgres"),
   ].map((watch) =>
     watch.catch((error: unknown) => {
-      givenUp.abort(error);
-      throw error;
+      // What was being started when all is stopped fails, too: that is no reason.
+      if (!over.signal.aborted) givenUp.abort(error);
     }),
   );
-  for (const end of await Promise.allSettled(watches)) if (end.status === "rejected") throw end.reason;
+  await Promise.all(watches);
+  givenUp.signal.throwIfAborted();
 }
 
 /** Counts ends; throws at the one that is too much. */

@@ -27,8 +27,6 @@ export const instances: readonly { kind: ServiceKind; port: number }[] = [
   { kind: "indexed-matcher", port: defaults.matcherPort + 1 },
 ];
 
-const answerLimitMs = 2_000;
-
 interface UpOptions {
   minList?: number;
   freePorts: boolean;
@@ -70,8 +68,8 @@ interface UpCommand {
 /** Two of each service on one machine, with data kept in `home`, until the signal fires. */
 async function runUp({ settings, minIndexingListSize, freePorts, json, signal }: UpCommand): Promise<number> {
   const say = json ? console.error : console.log;
-  const running = readStack(settings.home);
-  if (running !== undefined && (await isAnswering(running)))
+  const running = await readStack(settings.home);
+  if (running !== undefined)
     throw new LimError(
       "bad_settings",
       `lim up runs already in ${settings.home} (process ${running.pid}): use it, end it, or set LIM_HOME to another folder`,
@@ -129,14 +127,6 @@ async function runUp({ settings, minIndexingListSize, freePorts, json, signal }:
     await stopAll(services, servers);
     say("stopped");
   }
-}
-
-/** The id of a process that was killed may be another one's by now. */
-async function isAnswering({ managerUrl }: RunningStack): Promise<boolean> {
-  return fetch(`${managerUrl}/livez`, { signal: AbortSignal.timeout(answerLimitMs) }).then(
-    (response) => response.ok,
-    () => false,
-  );
 }
 
 function printAddresses({ pid: _, ...stack }: RunningStack, services: readonly Service[]): void {

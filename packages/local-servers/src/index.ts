@@ -2,7 +2,7 @@ export { freePort } from "./free-port.ts";
 export { openProcessLedger, type ProcessLedger, reapLeftovers } from "./ledger.ts";
 export type { LocalServer } from "./local-server.ts";
 export { type PostgresOptions, startPostgres } from "./postgres.ts";
-export { isProcessRunning } from "./process-identity.ts";
+export { isProcessRunning, processIdentity } from "./process-identity.ts";
 export { findOnPath, type RedisOptions, startRedis } from "./redis.ts";
 export {
   joinRedisCluster,
