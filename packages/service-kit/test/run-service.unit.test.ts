@@ -10,7 +10,7 @@ function service(
 ): ChildProcessWithoutNullStreams & { text: () => string } {
   const source = `
     import { LimError } from "@lim/contracts";
-    import { runService } from ${JSON.stringify(new URL("../src/index.ts", import.meta.url).href)};
+    import { runService } from ${JSON.stringify(new URL("../src/run-service.ts", import.meta.url).href)};
     await runService({ name: "toy", version: "1.2.3", help: () => "the help", forceAfterMs: ${forceAfterMs},
       main: async (signal, settingsFile) => { ${body} } });`;
   const child = spawn(process.execPath, ["--input-type=module", "-e", source, "--", "toy", ...args], {
