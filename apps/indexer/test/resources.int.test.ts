@@ -112,7 +112,7 @@ describe("out of memory", () => {
   it("I10 is 26109 where the memory of an index that is updated cannot grow", async ({ skip }) => {
     // Its memory grows by 4,096 faces at once: then by far the largest allocation is that of the few that are added.
     const { base, added } = { base: 4_090, added: 20 };
-    const build = { dim: 1024, engine: "hnsw", params: { m: 64, ef_construction: 64 } } as const;
+    const build = { dim: 2048, engine: "hnsw", params: { m: 64, ef_construction: 64 } } as const;
     const growing = createFaceGenerator({ dim: build.dim, effectiveDim: 32 });
     const { listId: grown } = await stack.db.createList({ name: `grown-${randomUUID()}` });
     const add = (first: number, count: number) =>

@@ -69,6 +69,16 @@ export class Thread {
     void this.#worker.terminate();
   }
 
+  /** False where the system has no thread to give; then it is worth trying again. */
+  start(module: WebAssembly.Module): boolean {
+    try {
+      this.#worker ??= this.#start(module);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   post(module: WebAssembly.Module, posted: PostedJob): void {
     this.#worker ??= this.#start(module);
     const { attachment } = posted;
