@@ -13,7 +13,6 @@ import {
   sliceRows,
   spooledRowsPerJob,
   spooledSliceRows,
-  stepRowsPerJob,
   wordsPerStep,
 } from "./limits.ts";
 import { endWord, type WriteReply, workWords } from "./protocol.ts";
@@ -32,7 +31,11 @@ export interface InsertOptions {
 }
 
 /** All rows are looked at before the first is inserted. Returns how many keys are new. */
-async function checkAll(core: IndexCore, rows: Rows, signal: AbortSignal | undefined): Promise<number> {
+export async function checkAll(
+  core: IndexCore,
+  rows: Rows,
+  signal: AbortSignal | undefined,
+): Promise<number> {
   const { dim } = core.layout;
   const step = Math.max(1, Math.floor(wordsPerStep / dim));
   let fresh = 0;
@@ -116,8 +119,8 @@ async function link(
   }
 }
 
-/** Links slots into the graph; `done` tells of each when it is. */
-async function insertAll(
+/** Links slots into the graph; `done` tells how far each is. */
+export async function insertAll(
   core: IndexCore,
   what: { rows: Float32Array | undefined; slots: Uint32Array; done: Uint8Array; rowsPerJob: number },
   { threads, signal, advanced }: InsertOptions & { advanced?: () => void },
@@ -154,7 +157,7 @@ async function insertAll(
 }
 
 /** Slots that were linked are dead from now on, for every version; the others are free. */
-function takeBack(core: IndexCore, slots: Uint32Array, done: Uint8Array | undefined): void {
+export function takeBack(core: IndexCore, slots: Uint32Array, done: Uint8Array | undefined): void {
   slots.forEach((slot, i) => {
     if (done !== undefined && done[i] === 0) core.slots.release(slot);
     else {
@@ -183,7 +186,7 @@ async function markEnded(
 }
 
 /** In one turn of the event loop: a search sees all of it or nothing. */
-function commit(core: IndexCore, inserted: Inserted[], removed: Uint32Array, version: number): void {
+export function commit(core: IndexCore, inserted: Inserted[], removed: Uint32Array, version: number): void {
   const end = (slot: number) => {
     if (slot < 0) return;
     core.slots.setDied(slot, version);
@@ -198,7 +201,7 @@ function commit(core: IndexCore, inserted: Inserted[], removed: Uint32Array, ver
 const sliceLength = (dim: number): number =>
   Math.max(insertRowsPerJob, Math.min(sliceRows, Math.floor(sliceBytes / (4 * dim))));
 
-function ensureFits(core: IndexCore, slots: number): void {
+export function ensureFits(core: IndexCore, slots: number): void {
   if (core.keys.size + slots > core.layout.maxSlots)
     throw new HnswError("full", `the index holds ${core.layout.maxSlots} slots at most`);
 }
@@ -252,7 +255,13 @@ export async function insertSpooled(
   }
 }
 
-function checkRemoved(core: IndexCore, keys: Uint32Array, seen: Set<number>, from: number, to: number): void {
+export function checkRemoved(
+  core: IndexCore,
+  keys: Uint32Array,
+  seen: Set<number>,
+  from: number,
+  to: number,
+): void {
   for (let i = from; i < to; i++) {
     const key = keys[i] as number;
     if (core.keys.get(key) < 0) throw badInput(`there is no key ${key}`);
@@ -313,88 +322,4 @@ export async function change(
   }
   await markEnded(core, inserted, removed, version);
   commit(core, inserted, removed, version);
-}
-
-/** A change of several that become visible one after another. */
-export interface Step {
-  rows: Rows;
-  removed: Uint32Array;
-}
-
-/**
- * Each becomes visible at once, in their order, while the rows of later ones are being linked: no thread waits for one to
- * be committed. `onCommitted` is told in the same turn. When it fails, or is aborted, those committed stay, and of the others nothing is
- * left. No key may be in two of them, or twice in one.
- */
-export async function changeInSteps(
-  core: IndexCore,
-  steps: readonly Step[],
-  {
-    signal,
-    onCommitted,
-  }: { signal: AbortSignal | undefined; onCommitted?: ((step: number) => void) | undefined },
-): Promise<void> {
-  const total = steps.reduce((sum, { rows }) => sum + rows.keys.length, 0);
-  await checkSteps(core, steps, signal);
-  ensureFits(core, total);
-  await makeRoom(core, total, signal);
-  throwIfAborted(signal);
-  const { dim } = core.layout;
-  const staging = core.scheduler.takeStaging(dim * Math.max(total, 16));
-  const first = core.committed + 1;
-  const slots = new Uint32Array(total);
-  const done = new Uint8Array(new SharedArrayBuffer(total));
-  const ends: number[] = [];
-  for (const [step, { rows }] of steps.entries()) {
-    const at = ends.at(-1) ?? 0;
-    staging.rows.set(rows.vectors, at * dim);
-    slots.set(core.slots.allocate(rows.keys, first + step), at);
-    ends.push(at + rows.keys.length);
-  }
-  let linked = 0;
-  let committed = 0;
-  const advanced = () => {
-    while (linked < total && done[linked] === 1) linked++;
-    for (; committed < steps.length && (ends[committed] as number) <= linked; committed++) {
-      const { rows, removed } = steps[committed] as Step;
-      const inserted = { keys: rows.keys, slots: slots.subarray(ends[committed - 1] ?? 0, ends[committed]) };
-      commit(core, [inserted], removed, first + committed);
-      onCommitted?.(committed);
-    }
-  };
-  try {
-    advanced();
-    const { instances } = core.scheduler;
-    if (total > 0)
-      await insertAll(
-        core,
-        { rows: staging.rows, slots, done, rowsPerJob: stepRowsPerJob },
-        { threads: instances, signal, advanced },
-      );
-  } catch (error) {
-    const from = ends[committed - 1] ?? 0;
-    takeBack(core, slots.subarray(from), done.subarray(from));
-    throw error;
-  } finally {
-    core.scheduler.giveStaging(staging);
-  }
-}
-
-async function checkSteps(
-  core: IndexCore,
-  steps: readonly Step[],
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const seen = new Set<number>();
-  let keys = 0;
-  for (const { rows, removed } of steps) {
-    keys += rows.keys.length + removed.length;
-    if (keys > maxChangeKeys) throw badInput(`changes have ${maxChangeKeys} keys at most, all together`);
-    await checkAll(core, rows, signal);
-    checkRemoved(core, removed, seen, 0, removed.length);
-    for (const key of rows.keys) {
-      if (seen.has(key)) throw badInput(`key ${key} is there twice`);
-      seen.add(key);
-    }
-  }
 }

@@ -1,5 +1,5 @@
 import { ChangeQueue } from "./change-queue.ts";
-import { change, changeInSteps, type InsertOptions, insertSpooled, remove, upsert } from "./changes.ts";
+import { change, type InsertOptions, insertSpooled, remove, upsert } from "./changes.ts";
 import type { GraphReport } from "./check.ts";
 import type { IndexCore } from "./core.ts";
 import { badInput, HnswError } from "./errors.ts";
@@ -17,6 +17,7 @@ import {
 } from "./options.ts";
 import { readRows } from "./rows.ts";
 import type { SearchOptions, SearchResult } from "./searches.ts";
+import { changeInSteps } from "./steps.ts";
 import { fullSweep, housekeeping, searchesEnded } from "./sweeps.ts";
 
 export interface UpsertOptions extends Cancellable {

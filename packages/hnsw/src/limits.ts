@@ -37,7 +37,7 @@ export const spooledSliceRows = 65_536;
 export const spoolWriteBytes = 8 * 1024 * 1024;
 /** Threads of searches are kept free of other work as long as searches were called within this time. */
 export const searchQuietMs = 500;
-/** Of the thread that works beside searches, as the system counts it (0 = like all others, 19 = last). */
+/** Added to that of the thread that works beside searches, as the system counts it (19 = last). */
 export const besideNiceness = 10;
 /** Slots that a thread sweeps before it looks whether searches wait, and before it asks for more work. */
 export const sweepSlotsPerStep = 64;
@@ -66,6 +66,6 @@ export const lastVersion = 0xfff0_0000;
 /** Work on the main thread is done in steps of about a millisecond. */
 export const wordsPerStep = 262_144;
 export const keysPerStep = 8192;
-/** Staging buffers kept for the next change. */
+/** Staging buffers kept for the next change, of `sliceBytes` each at most. */
 export const spareStagings = 2;
 export const maxReportedProblems = 20;

@@ -64,13 +64,17 @@ export const nextWord = 0;
 export const endWord = 1;
 export const workWords = 2;
 
+/** How far an insertion is with a row: from `linkedRow` on links lead to it; all that is written of it is there at `wholeRow`. */
+export const linkedRow = 1;
+export const wholeRow = 2;
+
 export interface InsertJob {
   op: "insert";
   index: number;
   /** Undefined where they wait in the file of rows: slots are consecutive then. */
   rows: Float32Array | undefined;
   slots: Uint32Array;
-  /** 1 for each row that was linked. */
+  /** Of each row: 0, then `linkedRow`, then `wholeRow`. */
   done: Uint8Array;
   control: Int32Array;
   used: number;

@@ -7,6 +7,7 @@ import {
   maxBatchesPerThread,
   maxSlicesBeside,
   searchQuietMs,
+  sliceBytes,
   spareStagings,
 } from "./limits.ts";
 import { MemoryPool } from "./memory-pool.ts";
@@ -142,7 +143,8 @@ export class Scheduler {
       broken: false,
       settle: () => {
         options.signal?.removeEventListener("abort", onAbort);
-        if (work.broken && work.writes) reject(new BrokenWrite("failed", work.error?.message ?? "trap"));
+        if (work.error?.code === "closed") reject(work.error);
+        else if (work.broken && work.writes) reject(new BrokenWrite("failed", work.error?.message ?? "trap"));
         else if (work.error) reject(work.error);
         else resolve();
       },
@@ -186,6 +188,7 @@ export class Scheduler {
   }
 
   giveStaging(staging: Staging): void {
+    if (staging.rows.byteLength > sliceBytes) return;
     this.#stagings.unshift(staging);
     this.#stagings.length = Math.min(this.#stagings.length, spareStagings);
   }

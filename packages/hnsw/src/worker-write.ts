@@ -5,10 +5,12 @@ import { spooledRowsPerRead, sweepSlotsPerStep } from "./limits.ts";
 import {
   endWord,
   type InsertJob,
+  linkedRow,
   type MendJob,
   nextWord,
   type SweepJob,
   type WriteReply,
+  wholeRow,
 } from "./protocol.ts";
 import { type Opened, rowBytesInFile, rowPosition } from "./worker-index.ts";
 
@@ -29,12 +31,13 @@ export function runInsert(opened: Opened, job: InsertJob, yieldWord: Int32Array)
     const slot = slots[i] as number;
     row.set(rows.subarray(i * dim, (i + 1) * dim));
     exports.insert(slot, at, used);
-    Atomics.store(done, i, 1);
+    Atomics.store(done, i, linkedRow);
     // After the insertion: it brought the row to norm 1 where the metric wants that.
     if (file !== undefined) {
       const bytes = new Uint8Array(memory.buffer, at, rowBytesInFile(layout));
       writeFully(file, bytes, 0, bytes.length, rowPosition(layout, slot));
     }
+    Atomics.store(done, i, wholeRow);
     count++;
   }
   return { finished: Atomics.load(control, nextWord) >= Atomics.load(control, endWord), count };
@@ -62,7 +65,7 @@ function runSpooled(opened: Opened, job: InsertJob, yieldWord: Int32Array): Writ
     checkVectors(`spooled row ${first} +`, rows, { dim: paddedDim, metric }, 0, to - from);
     for (let i = from; i < to && i < Atomics.load(control, endWord); i++) {
       exports.insert(slots[i] as number, at + (i - from) * rowBytes, used);
-      Atomics.store(done, i, 1);
+      Atomics.store(done, i, wholeRow);
       count++;
     }
   }

@@ -1,6 +1,6 @@
 // A thread of the pool: one instance of the engine for each open index.
 import { closeSync, openSync, readlinkSync } from "node:fs";
-import { setPriority } from "node:os";
+import { constants, getPriority, setPriority } from "node:os";
 import { parentPort, workerData } from "node:worker_threads";
 import { checkGraph } from "./check.ts";
 import { HnswError, plainError } from "./errors.ts";
@@ -78,7 +78,8 @@ function lowerPriority(niceness: number): void {
   if (process.platform !== "linux") return;
   try {
     const threadId = Number(readlinkSync("/proc/thread-self").split("/").at(-1));
-    if (threadId > 0) setPriority(threadId, niceness);
+    const last = constants.priority.PRIORITY_LOW;
+    if (threadId > 0) setPriority(threadId, Math.min(last, getPriority(threadId) + niceness));
   } catch {
     // Without /proc, or forbidden: it works like all others.
   }
