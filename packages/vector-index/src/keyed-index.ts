@@ -152,6 +152,8 @@ class KeyedIndexOverEngine implements KeyedIndex {
   ): Promise<void> {
     const { signal, onApplied } = options;
     if (!this.index.changeInSteps || changes.length === 1) {
+      const named = new Set<string>();
+      for (const change of changes) this.distinct(change, named);
       for (const [number, change] of changes.entries())
         onApplied(number, await this.apply(change, { signal }));
       return;

@@ -161,6 +161,9 @@ describe.each(engines)("keyed index over %s", (engine) => {
       }),
     ).rejects.toMatchObject(bad);
     await expect(keyed.apply({ upserts: [], removals: ["no-id"] })).rejects.toMatchObject(bad);
+    const step = { upserts: [{ faceId: faceId(7), vector }], removals: [] };
+    const inTwo = keyed.applyInSteps([step, { ...step }], { onApplied: () => {} });
+    await expect(inTwo).rejects.toMatchObject(bad);
     expect([keyed.count, keyed.has(faceId(0)), keyed.has(faceId(5)), keyed.has(faceId(7))]).toEqual([
       5,
       true,
