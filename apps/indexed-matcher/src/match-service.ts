@@ -207,11 +207,13 @@ export class MatchService {
     )
       return false;
     requestRefresh();
+    // A vector of its own: while it waits, the batch's matrix is free.
+    const waiting = { ...query, vector: query.vector.slice() };
     const wait = async () => {
       const timeoutMs = Math.min(leftMs, maxRevisionWaitMs);
       await slot.waitForRevision(revision, { timeoutMs, signal: this.#stop.signal });
       if (this.#stop.signal.aborted) return;
-      await this.#reply(await this.#answer(label, [query], false));
+      await this.#reply(await this.#answer(label, [waiting], false));
     };
     const { entryId } = query.entry;
     const done = wait()

@@ -41,7 +41,7 @@ export class FakeKeyed implements KeyedIndex {
   alive = true;
   answers: Match[] = [];
   searches = 0;
-  onSearch: () => void = () => {};
+  onSearch: (queries: Float32Array) => void = () => {};
   readonly count = 1;
 
   readonly index = {
@@ -73,7 +73,7 @@ export class FakeKeyed implements KeyedIndex {
   }
   async search(queries: Float32Array): Promise<Match[][]> {
     this.searches++;
-    this.onSearch();
+    this.onSearch(queries);
     if (this.closings > 0) throw new Error("searched after its end");
     if (this.failure && queries.length / 8 > 0 && queries.some((value) => value < 0)) throw this.failure;
     return Array.from({ length: queries.length / 8 }, () => this.answers);

@@ -124,7 +124,9 @@ test("I11: bad requests get their code and the others of the batch their matches
 
 test("a request ahead of the index waits for its revision and holds up no other", async () => {
   let asked = 0;
-  const { service, handle, replies, sent, holder, registry } = setUp({ refresh: () => asked++ });
+  const { service, handle, replies, sent, holder, registry, keyed } = setUp({ refresh: () => asked++ });
+  const heldBytes: number[] = [];
+  keyed.onSearch = ({ buffer }) => heldBytes.push(buffer.byteLength);
   await handle([entryOf("ahead", { minRevision: 12 }), entryOf("now")]);
   expect([...replies.keys()]).toEqual(["now"]);
   expect(asked).toBe(1);
@@ -135,6 +137,8 @@ test("a request ahead of the index waits for its revision and holds up no other"
   await expect.poll(() => replies.get("ahead")?.revision).toBe(12);
   await service.close();
   expect(sent).toEqual(["now", "ahead"]);
+  // Of the batch of two; then of the one that waited, which held no more than its own.
+  expect(heldBytes).toEqual([2 * dim * 4, dim * 4]);
 });
 
 test("a label settles when the requests that wait in it have their answers", async () => {
