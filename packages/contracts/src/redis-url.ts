@@ -60,7 +60,8 @@ export function parseRedisUrl(text: string): RedisTarget {
   const access: Access = { tls: secure === "s", ...credentialsOf(authority.slice(0, Math.max(at, 0))) };
   const isSentinel = kind === "-sentinel";
   const nodes = nodesOf(authority.slice(at + 1), isSentinel ? defaultSentinelPort : defaultPort);
-  const options = new URLSearchParams(query);
+  // In a query of a form a plus sign is a blank; here it is itself, as it is in user and password.
+  const options = new URLSearchParams(query.replaceAll("+", "%2B"));
   for (const option of options.keys())
     if (!isSentinel || !sentinelOptions.includes(option))
       throw refuse(

@@ -16,7 +16,7 @@ describe("a Redis URL", () => {
       },
     ],
     [
-      "redis-sentinel://:secret@a,b:5/my%20name?db=2&sentinel_password=s%26t",
+      "redis-sentinel://:secret@a,b:5/my%20name?db=2&sentinel_password=s%26t+%2B",
       {
         kind: "sentinel",
         tls: false,
@@ -27,7 +27,7 @@ describe("a Redis URL", () => {
         ],
         name: "my name",
         db: 2,
-        sentinelPassword: "s&t",
+        sentinelPassword: "s&t++",
       },
     ],
     [

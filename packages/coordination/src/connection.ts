@@ -10,6 +10,8 @@ import { measureClock } from "./server-clock.ts";
 /** Longest that a command may take on the command connection, reconnecting included. */
 const commandTimeoutMs = 2_000;
 const connectTimeoutMs = 2_000;
+/** A Sentinel that is silent for so long is left for the next one. */
+const sentinelTimeoutMs = 1_000;
 /** A connection that owes an answer for longer is taken for dead (half-open after a network split) and made anew. */
 const socketTimeoutMs = 5_000;
 /** Reconnection goes on for ever, waiting this long at most between tries. */
@@ -167,7 +169,9 @@ function connectTo(target: RedisTarget, name: string): Redis | Cluster {
     db: target.db,
     sentinelUsername: target.sentinelUsername,
     sentinelPassword: target.sentinelPassword,
+    sentinelCommandTimeout: sentinelTimeoutMs,
     enableTLSForSentinelMode: target.tls,
+    ...(target.tls ? { sentinelTLS: {} } : {}),
     sentinelRetryStrategy: reconnectDelay,
     // Not the library's failoverDetector: a switch that it hears of while it connects ends the client for good. A primary
     // that hangs is left by socketTimeout.

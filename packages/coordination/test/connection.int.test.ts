@@ -1,4 +1,4 @@
-import { createServer, type Server, type Socket } from "node:net";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { eventually } from "@lim/testkit";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { blockingClient, commandClient, connectRedis } from "../src/connection.ts";
@@ -117,6 +117,29 @@ describe("connection", () => {
     await redis.close();
     for (const socket of sockets) socket.destroy();
     await new Promise((resolve) => silent.close(resolve));
+  });
+
+  it("speaks TLS to Sentinels too where the URL says so", async () => {
+    const server = createServer();
+    const firstByte = new Promise<number | undefined>((resolve) =>
+      server.once("connection", (socket) => {
+        socket.on("error", () => undefined);
+        socket.once("data", (bytes) => {
+          resolve(bytes[0]);
+          socket.destroy();
+        });
+      }),
+    );
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    const redis = connectRedis({
+      url: `rediss-sentinel://127.0.0.1:${port}/lim?sentinel_password=x`,
+      name: "tls",
+    });
+    const handshake = 22;
+    expect(await firstByte).toBe(handshake);
+    await redis.close();
+    await new Promise((resolve) => server.close(resolve));
   });
 
   it("serves again after the server restarted, scripts included (I9)", async () => {

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { isLimError } from "@lim/contracts";
 import { eventually, startTestRedisSentinels, type TestRedisSentinels } from "@lim/testkit";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -42,6 +43,21 @@ describe("Redis behind Sentinel", () => {
     await expect(connect(`redis://127.0.0.1:${replica?.port}`).checkServer()).rejects.toMatchObject({
       detail: expect.stringContaining("read-only replica"),
     });
+  });
+
+  it("is found by the next Sentinel where the first accepts connections and says nothing", async () => {
+    const sockets = new Set<Socket>();
+    const silent = createServer((socket) => sockets.add(socket));
+    await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+    const { port } = silent.address() as AddressInfo;
+    const redis = connect(group.url.replace("redis-sentinel://", `redis-sentinel://127.0.0.1:${port},`));
+    await eventually("the primary", async () => {
+      await redis.ping();
+      return true;
+    });
+    expect(sockets.size).toBeGreaterThan(0);
+    for (const socket of sockets) socket.destroy();
+    await new Promise((resolve) => silent.close(resolve));
   });
 
   it("I6: a dead primary's requests are answered or their callers told, and the replica goes on", async () => {
