@@ -1,19 +1,20 @@
 import { randomUUID } from "node:crypto";
-import { parseMatchReply } from "@lim/contracts";
+import { matchRequestFieldsSchema, parseMatchReply } from "@lim/contracts";
 import { eventually, startTestRedisCluster, type TestRedisCluster } from "@lim/testkit";
 import { Cluster } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { blockingClient, connectRedis, unblock } from "../src/connection.ts";
+import { blockingClient, commandClient, connectRedis, unblock } from "../src/connection.ts";
 import { createIndexerRegistry } from "../src/indexer-registry.ts";
 import { defaultKeyNames, fixedKeys, Keys, keysOf } from "../src/keys.ts";
 import { createLabelLocks } from "../src/label-locks.ts";
 import { createLabelAnnouncer } from "../src/labels/announcer.ts";
 import { createLabelWatcher } from "../src/labels/watcher.ts";
 import { createLeaderElection } from "../src/leader-election.ts";
-import type { RedisConnection } from "../src/port.ts";
+import type { MatchEntry, RedisConnection } from "../src/port.ts";
 import { slotOf } from "../src/slots.ts";
+import { writeRepliesAcross } from "../src/streams/cluster-replies.ts";
 import { createTaskStore } from "../src/task-store.ts";
-import { descriptor, type StreamFixture, streamFixture } from "./stream-support.ts";
+import { descriptor, echoOf, type StreamFixture, streamFixture } from "./stream-support.ts";
 import { freshKeyNames } from "./support.ts";
 
 let cluster: TestRedisCluster;
@@ -164,6 +165,49 @@ describe("match streams", () => {
     }
     going = false;
     await Promise.all(callers);
+  });
+});
+
+describe("answers to several nodes", () => {
+  it("I6: of which one takes none: its requests stay, those of the others are done", async () => {
+    const redis = connect();
+    const names = { ...freshKeyNames(), matchStreamPrefix: "" };
+    const label = randomUUID();
+    const home = await cluster.portOf(label);
+    const replyStreamAt = async (isHome: boolean): Promise<string> => {
+      for (;;) {
+        const name = fixedKeys.replyStream(randomUUID());
+        if (((await cluster.portOf(name)) === home) === isHome) return name;
+      }
+    };
+    const [near, far] = [await replyStreamAt(true), await replyStreamAt(false)];
+    for (const stream of [near, far]) await raw.xadd(stream, "*", "hello", "1");
+    await raw.xgroup("CREATE", label, names.consumerGroup, "0", "MKSTREAM");
+    const answers = [near, far].map((stream) => ({ stream, rid: randomUUID() }));
+    const written = answers.map(async ({ stream, rid }) => {
+      const fields = ["rid", rid, "descriptor", descriptor, "response_stream", stream];
+      const entryId = (await raw.xadd(label, "*", ...fields)) ?? "";
+      const request = {
+        fields: matchRequestFieldsSchema.parse({ rid, response_stream: stream }),
+        descriptor,
+      };
+      const entry: MatchEntry = { label, entryId, deliveries: 1, waitedMs: 0, deadlineMs: 0, rid, request };
+      return { entry, reply: echoOf(entry) };
+    });
+    const both = await Promise.all(written);
+    await raw.xreadgroup("GROUP", names.consumerGroup, "me", "STREAMS", label, ">");
+    const farPort = await cluster.portOf(far);
+    const farNode = raw.nodes("master").find(({ options }) => options.port === farPort);
+    const write = () => writeRepliesAcross(commandClient(redis), keysOf(redis, names), both, undefined);
+    await farNode?.config("SET", "min-replicas-to-write", "1");
+    await expect(write()).rejects.toMatchObject({ errorName: "redis_unavailable" });
+    await farNode?.config("SET", "min-replicas-to-write", "0");
+    expect(await raw.xrange(label, "-", "+")).toEqual([[both[1]?.entry.entryId, expect.anything()]]);
+    expect(await raw.xlen(near)).toBe(2);
+    expect(await raw.xlen(far)).toBe(1);
+    await write();
+    expect(await raw.xlen(label)).toBe(0);
+    expect(await raw.xlen(far)).toBe(2);
   });
 });
 

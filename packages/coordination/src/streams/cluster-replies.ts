@@ -1,4 +1,4 @@
-import { type MatchReply, replyStreamPrefix } from "@lim/contracts";
+import { encodeMatchReply, type MatchReply, replyStreamPrefix } from "@lim/contracts";
 import type { Redis } from "ioredis";
 import { redisFailure } from "../failures.ts";
 import type { Keys } from "../keys.ts";
@@ -12,8 +12,9 @@ const doneScript = loadScript("stream_done", Number);
 
 /**
  * What `writeReplies` does in one script, where a Redis Cluster has match streams and reply streams on different nodes:
- * first the answers, one script for each reply stream, and once all of them are written the entries are acknowledged
- * and deleted. A crash between the two repeats answers, which their callers know by their rid, and loses none.
+ * first the answers, one script for each reply stream, and then the entries whose answers are written are acknowledged
+ * and deleted. A crash between the two repeats answers, which their callers know by their rid, and loses none. Rejects
+ * where an answer could not be written; what went to other nodes is acknowledged all the same.
  */
 export async function writeRepliesAcross(
   client: Redis,
@@ -21,27 +22,31 @@ export async function writeRepliesAcross(
   answers: readonly { entry: MatchEntry; reply: MatchReply }[],
   log: Log | undefined,
 ): Promise<void> {
-  const byStream = new Map<string, string[]>();
-  const published: Promise<unknown>[] = [];
+  const byStream = new Map<string, { entries: MatchEntry[]; texts: string[] }>();
+  const unwritten = new Set<MatchEntry>();
+  const failures: unknown[] = [];
+  const noting = (written: Promise<void>, entries: readonly MatchEntry[]) =>
+    written.catch((thrown: unknown) => {
+      failures.push(thrown);
+      for (const entry of entries) unwritten.add(entry);
+    });
+  const writes: Promise<void>[] = [];
   for (const { entry, reply } of answers) {
-    const text = JSON.stringify(reply);
+    const text = encodeMatchReply(reply);
     const { stream, channel } = destinationOf(entry);
     if (stream?.startsWith(replyStreamPrefix)) {
-      const texts = byStream.get(stream);
-      if (texts) texts.push(text);
-      else byStream.set(stream, [text]);
+      const same = byStream.get(stream) ?? { entries: [], texts: [] };
+      byStream.set(stream, same);
+      same.entries.push(entry);
+      same.texts.push(text);
     }
-    if (channel !== undefined) published.push(publish(client, channel, text));
+    if (channel !== undefined) writes.push(noting(publish(client, channel, text), [entry]));
   }
-  const written = [...byStream].map(async ([stream, texts]) => {
-    const undelivered = await runScript(client, replyScript, {
-      keys: [stream],
-      args: [maxUnreadReplies, ...texts],
-    });
-    for (const reason of undelivered) log?.warn({ reason }, "a match reply could not be delivered");
-  });
-  await Promise.all([...written, ...published]);
-  const byLabel = Map.groupBy(answers, ({ entry }) => entry.label);
+  for (const [stream, { entries, texts }] of byStream)
+    writes.push(noting(writeTo(client, stream, texts, log), entries));
+  await Promise.all(writes);
+  const written = answers.filter(({ entry }) => !unwritten.has(entry));
+  const byLabel = Map.groupBy(written, ({ entry }) => entry.label);
   await Promise.all(
     [...byLabel].map(([label, own]) =>
       runScript(client, doneScript, {
@@ -50,6 +55,20 @@ export async function writeRepliesAcross(
       }),
     ),
   );
+  if (failures.length > 0) throw failures[0];
+}
+
+async function writeTo(
+  client: Redis,
+  stream: string,
+  texts: readonly string[],
+  log: Log | undefined,
+): Promise<void> {
+  const undelivered = await runScript(client, replyScript, {
+    keys: [stream],
+    args: [maxUnreadReplies, ...texts],
+  });
+  for (const reason of undelivered) log?.warn({ reason }, "a match reply could not be delivered");
 }
 
 /** Whichever node it is said to, the cluster tells all of them. */

@@ -50,8 +50,7 @@ const firstReplyKey = 2;
 
 /**
  * Answers, acknowledges and deletes in one step a label (stream_answer.lua): one command and one answer of the server
- * whatever the number of entries. In a Redis Cluster the keys lie in several slots; there it must become one pipeline
- * per node, answers first, which repeats an answer after a crash but never loses one.
+ * whatever the number of entries. For a Redis Cluster see `writeRepliesAcross`.
  */
 export async function writeReplies(
   client: Redis,
