@@ -63,3 +63,34 @@ it("sends again what the stream has lost", async () => {
   expect(await entries()).toHaveLength(1);
   await answered();
 });
+
+it("sends again once where it is asked to twice at a time", async () => {
+  await fixture.raw.xdel(stream, await firstEntry());
+  await eventually("sent again by one of two", async () => {
+    const both = await Promise.all([streams.client.resend(rid), streams.client.resend(rid)]);
+    return both[0] !== both[1] || undefined;
+  });
+  expect(await entries()).toHaveLength(1);
+  await answered();
+});
+
+it("takes back what it sent again while its caller gave up", async () => {
+  const controller = new AbortController();
+  const ownRid = randomUUID();
+  const own = streams.request({ rid: ownRid, signal: controller.signal });
+  const refused = expect(own).rejects.toMatchObject({ errorName: "aborted" });
+  await eventually("both entries", async () => (await entries()).length === 2 || undefined);
+  const loseAll = async () => {
+    for (const id of await entries()) await fixture.raw.xdel(stream, id);
+  };
+  await loseAll();
+  await eventually("sent again", async () => (await streams.client.resend(ownRid)) || undefined);
+  await loseAll();
+  const again = streams.client.resend(ownRid);
+  controller.abort();
+  expect(await again).toBe(true);
+  await refused;
+  await eventually("no entry", async () => (await entries()).length === 0 || undefined);
+  await resent();
+  await answered();
+});

@@ -40,6 +40,8 @@ interface Pending {
   entryId: string | undefined;
   /** Entries before it that may still be there. */
   earlierIds?: string[];
+  /** It is being sent again just now. */
+  resending?: boolean;
   settle(outcome: MatchReply | LimError): void;
 }
 
@@ -104,18 +106,28 @@ class StreamMatchClient implements MatchClient {
   async resend(rid: string): Promise<boolean> {
     const pending = this.#pending.get(rid);
     const leftMs = Math.floor((pending?.deadlineMs ?? 0) - performance.now());
-    if (pending?.entryId === undefined || leftMs < 1) return false;
-    const { label, timeoutMs } = pending.request;
-    const silentMs = Math.min(Math.floor(timeoutMs * silentShare), deadConsumerAfterMs);
-    const patience = [this.#keys.names.consumerGroup, pending.entryId, silentMs, deadConsumerAfterMs];
-    const id = await runScript(this.#client, askAgainScript, {
-      keys: [this.#keys.matchStream(label)],
-      args: [...patience, ...this.#fieldsOf(pending.request, leftMs)],
+    if (pending?.entryId === undefined || leftMs < 1 || pending.resending) return false;
+    pending.resending = true;
+    try {
+      const id = await this.#askAgain(pending.request, pending.entryId, leftMs);
+      if (id === null) return false;
+      pending.earlierIds = [...(pending.earlierIds ?? []), pending.entryId];
+      pending.entryId = id;
+      // Answered or given up meanwhile: nobody waits for this one.
+      if (this.#pending.get(rid) !== pending) this.#takeBack(pending);
+      return true;
+    } finally {
+      pending.resending = false;
+    }
+  }
+
+  #askAgain(request: MatchRequest, entryId: string, leftMs: number): Promise<string | null> {
+    const silentMs = Math.min(Math.floor(request.timeoutMs * silentShare), deadConsumerAfterMs);
+    const patience = [this.#keys.names.consumerGroup, entryId, silentMs, deadConsumerAfterMs];
+    return runScript(this.#client, askAgainScript, {
+      keys: [this.#keys.matchStream(request.label)],
+      args: [...patience, ...this.#fieldsOf(request, leftMs)],
     });
-    if (id === null) return false;
-    pending.earlierIds = [...(pending.earlierIds ?? []), pending.entryId];
-    pending.entryId = id;
-    return true;
   }
 
   async close(): Promise<void> {
@@ -209,6 +221,10 @@ class StreamMatchClient implements MatchClient {
   /** Rejects, and takes the entry off the stream so that no matcher searches for nobody. */
   #giveUp(pending: Pending, error: LimError): void {
     pending.settle(error);
+    this.#takeBack(pending);
+  }
+
+  #takeBack(pending: Pending): void {
     if (pending.entryId === undefined) return;
     const entryIds = [...(pending.earlierIds ?? []), pending.entryId];
     this.#client.xdel(this.#keys.matchStream(pending.request.label), ...entryIds).catch(() => {
@@ -235,6 +251,7 @@ class StreamMatchClient implements MatchClient {
 
   async #read(): Promise<void> {
     const signal = this.#stop.signal;
+    let failing = false;
     const blocking = blockingClient(this.#redis, "replies", blockMs, this.#replyStream);
     // Another server may have taken over, whose ids count from an earlier clock: replies read twice harm nobody.
     blocking.on("ready", () => {
@@ -247,10 +264,14 @@ class StreamMatchClient implements MatchClient {
         if (performance.now() - this.#keptAliveAtMs >= keepAliveEveryMs && (await this.#keepAlive()))
           this.#recover();
         await this.#readOnce(blocking);
+        if (failing) this.#log?.info({}, "replies are read again");
+        failing = false;
       } catch (thrown) {
         if (signal.aborted) break;
         const failure = redisFailure(thrown, "XREAD");
-        this.#log?.warn({ reason: failure.detail }, "replies cannot be read, trying again");
+        // Once: Redis may be away for hours.
+        if (!failing) this.#log?.warn({ reason: failure.detail }, "replies cannot be read, trying again");
+        failing = true;
         await pause(retryAfterErrorMs, signal);
       }
     }
