@@ -55,6 +55,13 @@ export async function createSearchPlugin(options: SearchPluginOptions): Promise<
   };
   const shape = { dim: settings.dim, descriptorVersion: settings.descriptorVersion };
   const log = options.log ? { log: options.log } : {};
+  // Refuses a wrong connection string, so it comes before what connects at once and would be left behind.
+  const db = options.facesDb
+    ? openFacesDb({
+        connectionString: options.facesDb.connectionString,
+        applicationName: "lim-search-plugin",
+      })
+    : undefined;
   const redis = connectRedis({ url: options.redis.url, name: "lim-search-plugin", ...log });
   const keys = {
     ...defaultKeyNames,
@@ -66,12 +73,6 @@ export async function createSearchPlugin(options: SearchPluginOptions): Promise<
     pollMs: labelPollMs,
     ...log,
   });
-  const db = options.facesDb
-    ? openFacesDb({
-        connectionString: options.facesDb.connectionString,
-        applicationName: "lim-search-plugin",
-      })
-    : undefined;
   const plugin = new EmbeddedSearch({
     watcher,
     client: createMatchClient({ redis, keys, ...log }),

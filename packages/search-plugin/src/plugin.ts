@@ -50,23 +50,14 @@ export class EmbeddedSearch implements SearchPlugin {
   }
 
   async match(query: MatchQuery): Promise<MatchAnswer[]> {
-    const startedAtMs = performance.now();
-    const checked = checkQuery(query, this.#parts.settings);
-    if (this.#closing) throw closedError();
-    const deadline = new Deadline(checked.timeoutMs, query.signal);
-    const begun: Call = { query: checked, deadline, startedAtMs, lunaRequestId: query.lunaRequestId };
-    const call = this.#match(begun);
-    this.#calls.set(deadline, call);
     try {
-      const answers = await deadline.race(call);
-      this.#tally.answered(begun.firstPath, answers);
+      const call = this.#begin(query);
+      const answers = await this.#untilOver(call);
+      this.#tally.answered(call.firstPath, answers);
       return answers;
     } catch (thrown) {
       this.#tally.failed();
-      throw deadline.explain(thrown);
-    } finally {
-      deadline.end();
-      this.#calls.delete(deadline);
+      throw thrown;
     }
   }
 
@@ -98,6 +89,28 @@ export class EmbeddedSearch implements SearchPlugin {
       await this.#parts.closeConnections();
     })();
     return this.#closing;
+  }
+
+  #begin(query: MatchQuery): Call {
+    const startedAtMs = performance.now();
+    const checked = checkQuery(query, this.#parts.settings);
+    if (this.#closing) throw closedError();
+    const deadline = new Deadline(checked.timeoutMs, query.signal);
+    return { query: checked, deadline, startedAtMs, lunaRequestId: query.lunaRequestId };
+  }
+
+  async #untilOver(call: Call): Promise<MatchAnswer[]> {
+    const { deadline } = call;
+    const matching = this.#match(call);
+    this.#calls.set(deadline, matching);
+    try {
+      return await deadline.race(matching);
+    } catch (thrown) {
+      throw deadline.explain(thrown);
+    } finally {
+      deadline.end();
+      this.#calls.delete(deadline);
+    }
   }
 
   async #match(call: Call): Promise<MatchAnswer[]> {

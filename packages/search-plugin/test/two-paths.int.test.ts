@@ -98,7 +98,7 @@ describe("exact search where matchers fail", () => {
     const search = await withDatabase();
     for (const name of ["dead_lettered", "index_behind", "engine_failed", "request_expired"] as const) {
       refusals.push(name);
-      const [answer] = await search.match({ label: listId, references, minRevision: 1 });
+      const [answer] = await search.match({ label: listId, references, minRevision: 1, timeoutMs });
       expect([name, answer?.path]).toEqual([name, "exact"]);
     }
     expect(search.stats()).toMatchObject({ indexAnswers: 0, exactAnswers: 4, failedCalls: 0 });
@@ -106,7 +106,7 @@ describe("exact search where matchers fail", () => {
     expect(exactFallbacks).toBeGreaterThan(0);
     for (const name of ["bad_match_request", "descriptor_version_mismatch"] as const) {
       refusals.push(name);
-      expect(await refusalOf(search.match({ label: listId, references }))).toBe(name);
+      expect(await refusalOf(search.match({ label: listId, references, timeoutMs }))).toBe(name);
     }
     expect(search.stats()).toMatchObject({ exactAnswers: 4, exactFallbacks, failedCalls: 2 });
   });
