@@ -259,7 +259,7 @@ export class MatchService {
     }
     if (failed.length > 0) this.#failureLog.note(failed);
     const { metrics } = this.#options;
-    metrics.replied(performance.now() - startedMs, answers.length);
+    metrics.replied(performance.now() - startedMs, answers.length - failed.length);
     for (const [outcome, requests] of outcomes) metrics.answered(outcome, requests);
   }
 }

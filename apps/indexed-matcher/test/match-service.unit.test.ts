@@ -66,6 +66,7 @@ function setUp(options: { refresh?: () => void; write?: () => Promise<void> } = 
   const replies = new Map<string, MatchReply>();
   const sent: string[] = [];
   let failures = 0;
+  let repliedSearches = 0;
   const service = new MatchService({
     registry,
     consumer: {
@@ -77,7 +78,12 @@ function setUp(options: { refresh?: () => void; write?: () => Promise<void> } = 
         }
       },
     },
-    metrics,
+    metrics: {
+      ...metrics,
+      replied(_elapsedMs, requests) {
+        repliedSearches += requests;
+      },
+    },
     log: silent,
     efSearch: 128,
     descriptorVersion: 1,
@@ -89,11 +95,21 @@ function setUp(options: { refresh?: () => void; write?: () => Promise<void> } = 
     await service.handle(batch);
     await service.settled();
   };
-  return { registry, keyed, holder, replies, sent, service, handle, failures: () => failures };
+  return {
+    registry,
+    keyed,
+    holder,
+    replies,
+    sent,
+    service,
+    handle,
+    failures: () => failures,
+    repliedSearches: () => repliedSearches,
+  };
 }
 
 test("I11: bad requests get their code and the others of the batch their matches", async () => {
-  const { handle, replies } = setUp();
+  const { handle, replies, repliedSearches } = setUp();
   const vector = (value: number, length = dim) => new Float32Array(length).fill(value);
   await handle([
     entryOf("good"),
@@ -116,6 +132,8 @@ test("I11: bad requests get their code and the others of the batch their matches
     version: 26305,
     header: 26306,
   });
+  // What was refused was not searched.
+  expect(repliedSearches()).toBe(3);
   expect(replies.get("good")?.result).toEqual(faces);
   expect(replies.get("two")?.result).toEqual(faces.slice(0, 2));
   expect(replies.get("above")?.result).toEqual(faces.slice(0, 2));
