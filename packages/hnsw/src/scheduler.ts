@@ -6,6 +6,7 @@ import {
   besideNiceness,
   maxBatchesPerThread,
   maxSlicesBeside,
+  minBatchQueries,
   searchQuietMs,
   sliceBytes,
   spareStagings,
@@ -208,10 +209,12 @@ export class Scheduler {
     this.#wake();
     if (this.#module === undefined) return;
     const isQuiet = performance.now() - this.#lastSearchMs > searchQuietMs;
+    // Where the system has no further thread to give, work takes turns with searches.
+    const isBeside = !isQuiet && this.#works.length > 0 && this.#beside.start(this.#module);
     for (const thread of this.#threads)
-      if (thread.ready && thread.jobs.length === 0 && !this.#startSearch(thread) && isQuiet)
+      if (thread.ready && thread.jobs.length === 0 && !this.#startSearch(thread) && !isBeside)
         this.#startWork(thread);
-    while (!isQuiet && this.#beside.ready && this.#beside.jobs.length < maxSlicesBeside)
+    while (isBeside && this.#beside.ready && this.#beside.jobs.length < maxSlicesBeside)
       if (!this.#startWork(this.#beside)) break;
     for (const thread of this.#threads)
       while (
@@ -231,10 +234,14 @@ export class Scheduler {
   }
 
   #startSearch(thread: Thread): boolean {
+    // What waits is for the threads that have nothing yet; where all have some, for all.
+    const isIdle = (one: Thread) => one.ready && one.jobs.length === 0;
+    const idle = isIdle(thread) ? this.#threads.filter(isIdle).length : this.threads;
     for (const source of this.#sources) {
       if (source.waiting === 0) continue;
-      const share = Math.ceil(source.waiting / this.threads);
-      const posted = source.take(Math.min(maxBatchQueries, share));
+      const posted = source.take(
+        Math.min(maxBatchQueries, Math.max(minBatchQueries, Math.ceil(source.waiting / idle))),
+      );
       if (posted === undefined) continue;
       this.#post(thread, posted);
       // To the end: every index gets its turn.
