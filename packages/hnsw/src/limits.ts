@@ -44,6 +44,8 @@ export const sweepSlotsPerStep = 64;
 export const sweepSlotsPerJob = 4096;
 /** Slices that the thread beside searches has before it, likewise. */
 export const maxSlicesBeside = 2;
+/** Queries that are not shared out among threads: to wake another one costs about as much as a search. */
+export const minBatchQueries = 4;
 /** Batches of searches that a thread has before it, so that it need not wait for the next. */
 export const maxBatchesPerThread = 2;
 

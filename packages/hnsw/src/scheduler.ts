@@ -6,6 +6,7 @@ import {
   besideNiceness,
   maxBatchesPerThread,
   maxSlicesBeside,
+  minBatchQueries,
   searchQuietMs,
   sliceBytes,
   spareStagings,
@@ -233,10 +234,14 @@ export class Scheduler {
   }
 
   #startSearch(thread: Thread): boolean {
+    // What waits is for the threads that have nothing yet; where all have some, for all.
+    const isIdle = (one: Thread) => one.ready && one.jobs.length === 0;
+    const idle = isIdle(thread) ? this.#threads.filter(isIdle).length : this.threads;
     for (const source of this.#sources) {
       if (source.waiting === 0) continue;
-      const share = Math.ceil(source.waiting / this.threads);
-      const posted = source.take(Math.min(maxBatchQueries, share));
+      const posted = source.take(
+        Math.min(maxBatchQueries, Math.max(minBatchQueries, Math.ceil(source.waiting / idle))),
+      );
       if (posted === undefined) continue;
       this.#post(thread, posted);
       // To the end: every index gets its turn.

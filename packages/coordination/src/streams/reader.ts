@@ -10,8 +10,12 @@ import { LatchedSignal } from "./latch.ts";
 /** Longest BLOCK; it also bounds how long a flush stays unnoticed. */
 const blockMs = 1_000;
 const retryAfterErrorMs = 200;
-/** While every label that brought entries is busy anyway, entries gather this long: fewer reads, larger batches. */
+/**
+ * Entries gather this long before the next read where the last one brought several, or only labels that are busy anyway:
+ * fewer reads, larger batches. One caller who waits for each answer never meets it.
+ */
 const gatherMs = 1;
+const gatherFromEntries = 2;
 const maxUnblockTries = 50;
 const endGraceMs = 500;
 
@@ -136,7 +140,7 @@ export class StreamReader {
       const gather = await abortable(this.#read(blocking, plan), giveUp);
       if (this.#failing) this.#log?.info({}, "match streams are read again");
       this.#failing = false;
-      if (gather) await Promise.race([pause(gatherMs, signal), this.#changed.wait(signal)]);
+      if (gather) await pause(gatherMs, signal);
     } catch (thrown) {
       if (signal.aborted) return;
       if (thrown instanceof Error && thrown.message.includes("NOGROUP")) await this.#heal(plan.labels);
@@ -174,12 +178,14 @@ export class StreamReader {
       this.#reading = undefined;
     }
     if (!Array.isArray(reply)) return false;
-    let gather = true;
+    let areBusy = true;
+    let read = 0;
     for (const [stream, entries] of reply as [Buffer, RawEntry[]][]) {
       const label = labelOf.get(stream.toString("utf8"));
-      if (label !== undefined && this.#owner.take(label, entries)) gather = false;
+      read += entries.length;
+      if (label !== undefined && this.#owner.take(label, entries)) areBusy = false;
     }
-    return gather;
+    return areBusy || read >= gatherFromEntries;
   }
 
   async #heal(labels: readonly string[]): Promise<void> {
