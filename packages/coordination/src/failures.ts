@@ -22,8 +22,8 @@ const credentialReplies = new Set(["NOAUTH", "WRONGPASS", "NOPERM"]);
  */
 export function redisFailure(thrown: unknown, what: string): LimError {
   if (thrown instanceof LimError) return thrown;
-  if (thrown instanceof Error && thrown.name === "AbortError") return LimError.from(thrown);
-  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  if (isCancelled(thrown)) return LimError.from(thrown);
+  const message = messageOf(thrown);
   if (thrown instanceof ReplyError) {
     const word = message.split(" ", 1)[0] ?? "";
     if (credentialReplies.has(word))
@@ -31,6 +31,20 @@ export function redisFailure(thrown: unknown, what: string): LimError {
     if (!passingReplies.has(word)) return new LimError("internal", `Redis refused ${what}: ${message}`);
   }
   return new LimError("redis_unavailable", `${what}: ${message}`);
+}
+
+/** By a signal: what ioredis calls an AbortError is a connection that was lost in the middle of a pipeline. */
+function isCancelled(thrown: unknown): boolean {
+  const isNodes = (thrown as { code?: unknown } | null)?.code === "ABORT_ERR";
+  return (
+    thrown instanceof Error && thrown.name === "AbortError" && (isNodes || thrown instanceof DOMException)
+  );
+}
+
+/** The library's own words on a lost connection name an option of its own, which nobody here can set. */
+function messageOf(thrown: unknown): string {
+  if (!(thrown instanceof Error)) return String(thrown);
+  return thrown.name === "MaxRetriesPerRequestError" ? "the connection is lost" : thrown.message;
 }
 
 /** Runs commands and gives their failures as LimErrors; rejects with `aborted` as soon as the signal fires. */

@@ -13,6 +13,11 @@ describe("failures of Redis", () => {
     [new ReplyError("WRONGTYPE Operation against a key holding the wrong kind of value"), "internal"],
     [new Error("Connection is closed."), "redis_unavailable"],
     [new DOMException("stopped", "AbortError"), "aborted"],
+    [Object.assign(new Error("stopped"), { name: "AbortError", code: "ABORT_ERR" }), "aborted"],
+    [
+      Object.assign(new Error("aborted due to connection close"), { name: "AbortError" }),
+      "redis_unavailable",
+    ],
     [new LimError("bad_input", "x"), "bad_input"],
     ["text", "redis_unavailable"],
   ])("%s is %s", (thrown, errorName) => {
@@ -21,6 +26,13 @@ describe("failures of Redis", () => {
     // ioredis' error holds the command's arguments; they must not travel with ours.
     expect(failure).not.toHaveProperty("command");
     if (thrown instanceof ReplyError) expect(failure.cause).toBeUndefined();
+  });
+
+  it("says of a lost connection nothing that only the library's users understand", () => {
+    const lost = Object.assign(new Error('Refer to "maxRetriesPerRequest" option'), {
+      name: "MaxRetriesPerRequestError",
+    });
+    expect(redisFailure(lost, "PING").detail).toBe("PING: the connection is lost");
   });
 
   it("gives up on abort at once, whatever the promise does later", async () => {
