@@ -130,10 +130,11 @@ export class Thread {
     };
     // The process' own flags may not fit a worker (--input-type, --test).
     const worker = new Worker(new URL(file, import.meta.url), { workerData, execArgv: [], name: "hnsw" });
-    worker.unref();
     worker.on("message", (message: FromThread) => {
       if (this.#worker === worker) this.#answered(message);
     });
+    // After the listener, with which the process is held again.
+    worker.unref();
     // Only when it has stopped does it no longer write: whatever went wrong, its exit counts.
     let cause: unknown;
     const ends = (error: unknown) => {
