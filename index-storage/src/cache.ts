@@ -176,13 +176,15 @@ class FolderCache implements IndexCache {
     if (refusal === undefined && (await isThere())) return this.onEvent({ kind: "hit", indexId });
     await this.prepare();
     const unless = refusal === undefined ? isThere : () => Promise.resolve(false);
-    const lock = await this.locks.acquire(indexId, { signal, unless }).catch((thrown: unknown) => {
-      if (thrown instanceof CacheFault || isLimError(thrown, "aborted")) throw thrown;
-      throw new CacheFault(`locking ${indexId}: ${String(thrown)}`, { cause: thrown });
-    });
+    const onTakenAway = () => this.onEvent({ kind: "taken_over", indexId });
+    const lock = await this.locks
+      .acquire(indexId, { signal, unless, onTakenAway })
+      .catch((thrown: unknown) => {
+        if (thrown instanceof CacheFault || isLimError(thrown, "aborted")) throw thrown;
+        throw new CacheFault(`locking ${indexId}: ${String(thrown)}`, { cause: thrown });
+      });
     if (!lock) return this.onEvent({ kind: "shared", indexId });
     try {
-      if (lock.takenOver) this.onEvent({ kind: "taken_over", indexId });
       if (await isThere()) {
         if (refusal === undefined || (await this.isIntact(of, lock)))
           return this.onEvent({ kind: "shared", indexId });

@@ -30,8 +30,6 @@ async function stateOf(path: string): Promise<string | undefined> {
 }
 
 export interface HostLock {
-  /** Whether its last holder died with it. */
-  readonly takenOver: boolean;
   /** The work goes on: without it the lock is lost after `stallMs`. */
   moved(): void;
   release(): Promise<void>;
@@ -50,29 +48,31 @@ export class HostLocks {
     this.times = times;
   }
 
-  /** Undefined as soon as `unless` says that it is not needed any more. Throws `timeout` past the longest wait. */
+  /**
+   * Undefined as soon as `unless` says that it is not needed any more. Throws `timeout` past the longest wait. Of those
+   * who wait one hears `onTakenAway` for each holder that died, which need not be the one who gets the lock then.
+   */
   async acquire(
     name: string,
-    options: { signal: AbortSignal | undefined; unless: () => Promise<boolean> },
+    options: { signal: AbortSignal | undefined; unless: () => Promise<boolean>; onTakenAway: () => void },
   ): Promise<HostLock | undefined> {
     const { pollMs, staleMs, maxWaitMs } = this.times;
     const path = join(this.folder, name);
     const startedMs = performance.now();
-    let takenOver = false;
     let seen: string | undefined;
     let seenAtMs = startedMs;
     while (performance.now() - startedMs <= maxWaitMs) {
       assertLive(options.signal);
       if (await options.unless()) return undefined;
       const handle = await this.tryCreate(path);
-      if (handle) return new HeldLock(path, handle, this.times, takenOver);
+      if (handle) return new HeldLock(path, handle, this.times);
       const state = await stateOf(path);
       if (state === undefined) continue;
       if (state !== seen) {
         seen = state;
         seenAtMs = performance.now();
       } else if (performance.now() - seenAtMs > staleMs) {
-        takenOver = await this.takeAway(path, state);
+        if (await this.takeAway(path, state)) options.onTakenAway();
         continue;
       }
       await pause(pollMs);
@@ -109,16 +109,14 @@ export class HostLocks {
 }
 
 class HeldLock implements HostLock {
-  readonly takenOver: boolean;
   private readonly path: string;
   private readonly handle: FileHandle;
   private readonly timer: NodeJS.Timeout;
   private movedAtMs = performance.now();
 
-  constructor(path: string, handle: FileHandle, times: HostLockTimes, takenOver: boolean) {
+  constructor(path: string, handle: FileHandle, times: HostLockTimes) {
     this.path = path;
     this.handle = handle;
-    this.takenOver = takenOver;
     this.timer = setInterval(() => {
       if (performance.now() - this.movedAtMs > times.stallMs) return;
       const now = new Date();
