@@ -80,7 +80,10 @@ function cacheReporter(cacheDir: string, metrics: SourceMetrics, log: Log): (eve
         log.error({ index_id, reason: event.reason }, "a cache entry was corrupt, it is fetched again");
         return;
       case "taken_over":
-        log.warn({ index_id }, "the process that fetched an index into the cache has died, another one fetches it");
+        log.warn(
+          { index_id },
+          "the process that fetched an index into the cache has died, another one fetches it",
+        );
         return;
       case "removed":
         log.info({ index_id }, "index removed from the cache");
