@@ -35,8 +35,9 @@ export const spooledRowsPerRead = 4;
 export const spooledSliceRows = 65_536;
 /** Of one write to the file: signals are heard in between. */
 export const spoolWriteBytes = 8 * 1024 * 1024;
-/** Threads of searches are kept free of other work as long as searches were called within this time. */
+/** As long as searches were called within this time, so many idle threads are kept free of other work for them. */
 export const searchQuietMs = 500;
+export const threadsKeptForSearches = 2;
 /** Added to that of the thread that works beside searches, as the system counts it (19 = last). */
 export const besideNiceness = 10;
 /** Slots that a thread sweeps before it looks whether searches wait, and before it asks for more work. */

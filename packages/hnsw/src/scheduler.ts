@@ -1,5 +1,6 @@
 // Hands jobs to threads. Searches have as many as the pool; slices of whatever writes, checks, saves or loads use those too
-// while nobody searches. Beside searches they have one thread of their own, to which the system gives what the others leave.
+// while nobody searches. Beside searches they have one thread of their own, to which the system gives what the others leave,
+// and those of the pool that are idle but for two.
 import { HnswError } from "./errors.ts";
 import { maxBatchQueries } from "./layout.ts";
 import {
@@ -10,6 +11,7 @@ import {
   searchQuietMs,
   sliceBytes,
   spareStagings,
+  threadsKeptForSearches,
 } from "./limits.ts";
 import { MemoryPool } from "./memory-pool.ts";
 import type { Job } from "./protocol.ts";
@@ -211,9 +213,10 @@ export class Scheduler {
     const isQuiet = performance.now() - this.#lastSearchMs > searchQuietMs;
     // Where the system has no further thread to give, work takes turns with searches.
     const isBeside = !isQuiet && this.#works.length > 0 && this.#beside.start(this.#module);
+    // On a machine of many cores one thread beside searches would leave the others with nothing to do.
+    const kept = isBeside ? threadsKeptForSearches : 0;
     for (const thread of this.#threads)
-      if (thread.ready && thread.jobs.length === 0 && !this.#startSearch(thread) && !isBeside)
-        this.#startWork(thread);
+      if (thread.idle && !this.#startSearch(thread) && this.#idleThreads() > kept) this.#startWork(thread);
     while (isBeside && this.#beside.ready && this.#beside.jobs.length < maxSlicesBeside)
       if (!this.#startWork(this.#beside)) break;
     for (const thread of this.#threads)
@@ -227,6 +230,10 @@ export class Scheduler {
     Atomics.store(this.#yieldWord, 0, this.#waitingQueries() > 0 ? 1 : 0);
   }
 
+  #idleThreads(): number {
+    return this.#threads.reduce((sum, { idle }) => sum + (idle ? 1 : 0), 0);
+  }
+
   #waitingQueries(): number {
     let sum = 0;
     for (const source of this.#sources) sum += source.waiting;
@@ -235,8 +242,7 @@ export class Scheduler {
 
   #startSearch(thread: Thread): boolean {
     // What waits is for the threads that have nothing yet; where all have some, for all.
-    const isIdle = (one: Thread) => one.ready && one.jobs.length === 0;
-    const idle = isIdle(thread) ? this.#threads.filter(isIdle).length : this.threads;
+    const idle = thread.idle ? this.#idleThreads() : this.threads;
     for (const source of this.#sources) {
       if (source.waiting === 0) continue;
       const posted = source.take(

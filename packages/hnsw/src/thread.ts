@@ -62,6 +62,10 @@ export class Thread {
     return !this.#dying;
   }
 
+  get idle(): boolean {
+    return this.ready && this.#jobs.length === 0;
+  }
+
   /** Ends it in the middle of whatever it does; once it has stopped its jobs fail as those of a thread that died. */
   kill(): void {
     if (this.#worker === undefined || this.#dying) return;

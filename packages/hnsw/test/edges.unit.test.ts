@@ -328,6 +328,32 @@ describe("when the engine breaks", () => {
     await other.close();
   });
 
+  test("of many threads those that searches leave idle write, too", async () => {
+    const own = newPool({ threads: 4 });
+    const other = await HnswIndex.create({ dim, pool: own });
+    await other.upsert(range(0, 2000), clustered(2000, dim, 112));
+    const index = await HnswIndex.create({ dim, pool: own });
+    let settled = false;
+    const searcher = async () => {
+      while (!settled) await codeOf(() => other.search(row(1), { k: 1 }));
+    };
+    await other.search(row(1), { k: 1 });
+    const searches = searcher();
+    const upsert = codeOf(() => index.upsert(range(0, 50_000), clustered(50_000, dim, 113))).finally(() => {
+      settled = true;
+    });
+    while (index.size === 0) await new Promise((resolve) => setImmediate(resolve));
+    // The thread beside is not among them.
+    while (!settled) {
+      for (let number = 0; number < own.threads; number++) schedulerOf(own).killThread(number);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(await upsert).toBe("failed");
+    await searches;
+    await index.close();
+    await other.close();
+  });
+
   test("copies of one vector stay findable, and hide nothing", async () => {
     const count = 2000;
     const copies = 300;
