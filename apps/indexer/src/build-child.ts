@@ -14,7 +14,7 @@ serveOrder(build);
 async function build(message: unknown, { signal, report }: ChildWork): Promise<BuildReport> {
   const order = buildOrderSchema.parse(message);
   const { request } = order;
-  const log = createLogger({ service: "indexer-build", level: order.logLevel }).child({
+  const log = createLogger({ service: "indexer-build", level: order.logLevel, sync: true }).child({
     task_id: request.task_id,
     list_id: request.list_id,
     attempt: request.attempt,

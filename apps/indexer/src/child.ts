@@ -59,7 +59,7 @@ export function serveOrder(carryOut: (order: unknown, work: ChildWork) => Promis
   else flushCompileCache();
 }
 
-/** At once: exit would wait for an engine's threads, and the service waits for it. Nothing is left to be written. */
+/** At once: exit would wait for an engine's threads, and the service waits for it. Nothing is left to be written: logs are `sync`. */
 function end(): void {
   process.kill(process.pid, "SIGKILL");
 }

@@ -8,7 +8,7 @@ serveOrder(publish);
 
 async function publish(message: unknown, { signal, report }: ChildWork): Promise<BuildReport> {
   const { saved, storageRoot, logLevel } = publishOrderSchema.parse(message);
-  const log = createLogger({ service: "indexer-publish", level: logLevel }).child({
+  const log = createLogger({ service: "indexer-publish", level: logLevel, sync: true }).child({
     task_id: saved.index_id,
     list_id: saved.label,
     attempt: saved.attempt,

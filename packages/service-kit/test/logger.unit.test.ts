@@ -3,10 +3,10 @@ import { describe, expect, it } from "vitest";
 import { redactText } from "../src/redact.ts";
 
 /** What a logger prints for `body`, which has `log`. */
-function logged(body: string): string {
+function logged(body: string, options = ""): string {
   const source = `
     import { createLogger } from ${JSON.stringify(new URL("../src/logger.ts", import.meta.url).href)};
-    const log = createLogger({ service: "toy", level: "info" });
+    const log = createLogger({ service: "toy", level: "info"${options} });
     ${body}`;
   return spawnSync(process.execPath, ["--input-type=module", "-e", source], { encoding: "utf8" }).stdout;
 }
@@ -34,6 +34,19 @@ describe("the logger", () => {
     expect(lines[0]).toMatchObject({ service: "toy", level: "info", database: "postgres://***@db/lim" });
     expect(lines[1].err.stack).toContain("cannot reach postgres://***@db/lim");
     expect(text).not.toMatch(/hunter2|ter2/);
+  });
+});
+
+describe("a logger that is sync", () => {
+  it("has written each line, redacted, when the process ends by its own hand", () => {
+    const text = logged(
+      `for (let i = 0; i < 20; i++) log.info({ i, address: "redis://:hunter2@h" }, "line");
+      process.kill(process.pid, "SIGKILL");`,
+      ", sync: true",
+    );
+    const lines = text.trim().split("\n");
+    expect(lines.map((line) => JSON.parse(line).i)).toEqual(Array.from({ length: 20 }, (_, i) => i));
+    expect(text).not.toContain("hunter2");
   });
 });
 
