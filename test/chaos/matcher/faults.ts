@@ -1,4 +1,4 @@
-import { rename } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { eventually, type TestRedis } from "@lim/testkit";
@@ -263,6 +263,8 @@ const takeAway: Fault = async ({ publisher, truths, chances, troubles, storageRo
     try {
       await sleep(chances.between(awayMs.least, awayMs.most));
     } finally {
+      // As a volume that is mounted over the empty folders that a service, started meanwhile, has made in its place.
+      await rm(folder, { recursive: true, force: true });
       await rename(elsewhere, folder);
       over();
     }
