@@ -53,10 +53,10 @@ test("I6, I8: a killed matcher's requests are answered by another, its keys expi
   expect(await second.process.exited).toBe(0);
   // Withdrawn, as it has not had the time to expire.
   expect(await announcers(harness, listId)).toEqual([third.matcherId]);
-  const { replies, failures } = await load.stop();
+  // Where the killed one held all of them, the first answers after it came late.
+  await eventually("the load is answered", () => (load.answered > 50 ? true : undefined));
+  const { failures } = await load.stop();
   expect(failures).toEqual([]);
-  // Where the killed one held all of them, they were answered late.
-  expect(replies.length).toBeGreaterThan(16);
   await third.process.stop();
   expect(await announcers(harness, listId)).toEqual([]);
 });
